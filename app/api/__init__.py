@@ -1,0 +1,1 @@
+"""HTTP, and nothing but HTTP. The only floor that knows FastAPI."""

@@ -1,0 +1,122 @@
+"""The routes, thin: HTTP in, the service's answer out."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import asdict
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Header, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from app.api import schemas
+from app.api.errors import ClientGone
+from app.headlines.headline import Wishes
+from app.serving.metrics import Metrics
+from app.serving.service import Answer, HeadlineService, NotReady
+
+T = TypeVar("T")
+
+
+def build_router(
+    service: HeadlineService, metrics: Metrics, *, max_article_chars: int, request_timeout: float
+) -> APIRouter:
+    """All routes of one service; `request_timeout` in seconds."""
+    router = APIRouter()
+
+    async def headline(
+        request: Request,
+        body: schemas.HeadlineRequest,
+        x_request_timeout_ms: Annotated[int | None, Header(gt=0, description="A shorter time limit.")] = None,
+    ) -> schemas.HeadlineAnswer:
+        limit = min(request_timeout, x_request_timeout_ms / 1000) if x_request_timeout_ms else request_timeout
+        wishes = Wishes(num_headlines=body.num_headlines, case=body.case)
+        writing = service.write(body.text, wishes, model=body.model, deadline=request.state.arrived + limit)
+        return _shown(await _unless_gone(request, writing), request.state.request_id)
+
+    headline.__annotations__["body"] = schemas.headline_request(max_article_chars)  # this service's limit
+    router.post(
+        "/headline",
+        response_model=schemas.HeadlineAnswer,
+        responses=_problems(401, 404, 413, 415, 422, 429, 500, 503, 504),
+        summary="Write headlines for an article",
+    )(headline)
+
+    @router.get("/models", response_model=schemas.Models, responses=_problems(401), summary="The loaded models")
+    async def models() -> dict[str, Any]:
+        return {"models": [{**asdict(model), "default": place == 0} for place, model in enumerate(service.models)]}
+
+    @router.get("/healthz", response_model=schemas.Health, summary="Whether the process answers")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get(
+        "/readyz",
+        response_model=schemas.Health,
+        responses=_problems(503),
+        summary="Whether a request would be answered",
+    )
+    async def readyz() -> dict[str, str]:
+        if (reason := await service.why_not_ready()) is not None:
+            raise NotReady(reason)
+        return {"status": "ready"}
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text"}, **_problems(401)},
+        summary="Metrics for Prometheus",
+    )
+    async def prometheus() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled as soon as the client leaves."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    """Returns when the client closes its connection; the body has been read by then."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _shown(answer: Answer, request_id: str) -> schemas.HeadlineAnswer:
+    return schemas.HeadlineAnswer(
+        id=request_id,
+        model=schemas.ModelName(name=answer.model.name, version=answer.model.version),
+        headlines=[
+            schemas.Headline(
+                text=found.text, score=min(0.0, round(found.score, 4)), chars=found.chars, words=found.words
+            )
+            for found in answer.headlines
+        ],
+        article=schemas.Article(
+            tokens=answer.reading.article_tokens,
+            used_tokens=len(answer.reading.tokens),
+            truncated=answer.reading.truncated,
+        ),
+        timing=schemas.Timing(queue_ms=_ms(answer.queued), model_ms=_ms(answer.modelled), total_ms=_ms(answer.total)),
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"model": schemas.Problem, "content": content} for status in statuses}

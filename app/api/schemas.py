@@ -1,0 +1,131 @@
+"""The bodies of requests and answers, as docs/OpenAPI shows them."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator
+
+ARTICLE = (
+    "NASA's Perseverance rover has successfully landed on Mars, marking the agency's ninth mission to the Red Planet. "
+    "The rover, which is the most advanced astrobiology laboratory ever sent to another world, will search for signs "
+    "of ancient microbial life, collect samples of rock and regolith, and pave the way for human exploration."
+)
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+SCORES = {"rougeL": 42.6}
+
+
+class Body(BaseModel):
+    """A request's body: no coercion, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _mend(text: Any) -> Any:
+    """Half a character, as a CMS leaves it that cuts texts by UTF-16 units, is no reason to refuse an article."""
+    return LONE_SURROGATE.sub(" ", text) if isinstance(text, str) else text
+
+
+class HeadlineRequest(Body):
+    text: Annotated[
+        str,
+        BeforeValidator(_mend),
+        Field(min_length=1, description="The article, plain text or HTML.", examples=[ARTICLE]),
+    ]
+    num_headlines: Annotated[int, Field(ge=1, le=8, description="How many different headlines, best first.")] = 1
+    case: Annotated[
+        Literal["model", "sentence", "title"],
+        Field(description="The model's own casing, or house style; names keep the article's spelling."),
+    ] = "model"
+    model: Annotated[
+        str | None, Field(max_length=256, description="`name` or `name@version`; null is the default model.")
+    ] = None
+
+    @field_validator("text")
+    @classmethod
+    def _not_blank(cls, text: str) -> str:
+        if text.isspace():
+            raise ValueError("the article is blank")
+        return text
+
+
+class Example(BaseModel):
+    """An answer's body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelName(Example):
+    name: Annotated[str, Field(examples=["press-en"])]
+    version: Annotated[str, Field(examples=["1"])]
+
+
+class Headline(Example):
+    text: Annotated[str, Field(examples=["NASA's Perseverance rover lands on Mars"])]
+    score: Annotated[float, Field(description="Mean log-probability per token.", le=0, examples=[-0.41])]
+    chars: Annotated[int, Field(description="Code points.", examples=[39])]
+    words: Annotated[int, Field(examples=[6])]
+
+
+class Article(Example):
+    tokens: Annotated[int, Field(description="Of the whole article, as the model counts.", examples=[81])]
+    used_tokens: Annotated[int, Field(description="Of these the model read so many.", examples=[81])]
+    truncated: Annotated[bool, Field(description="Whether the article's tail was left out.", examples=[False])]
+
+
+class Timing(Example):
+    queue_ms: Annotated[float, Field(examples=[1.3])]
+    model_ms: Annotated[float, Field(examples=[38.0])]
+    total_ms: Annotated[float, Field(examples=[41.2])]
+
+
+class HeadlineAnswer(Example):
+    id: Annotated[str, Field(description="The request's id.", examples=["01JDFZ0V7QW9C3X8R6M2K5T4B1"])]
+    model: ModelName
+    headlines: Annotated[list[Headline], Field(description="At least one, at most as many as asked for.")]
+    article: Article
+    timing: Timing
+
+
+class Model(Example):
+    name: Annotated[str, Field(examples=["press-en"])]
+    version: Annotated[str, Field(examples=["1"])]
+    default: Annotated[bool, Field(examples=[True])]
+    language: Annotated[str, Field(examples=["en"])]
+    licence: Annotated[str, Field(examples=["Apache-2.0"])]
+    parameters: Annotated[int, Field(examples=[24_455_040])]
+    max_source_tokens: Annotated[int, Field(examples=[512])]
+    device: Annotated[str, Field(examples=["cuda"])]
+    dtype: Annotated[str, Field(examples=["bfloat16"])]
+    scores: Annotated[dict[str, Any], Field(description="From the model's card.", examples=[SCORES])]
+
+
+class Models(Example):
+    models: list[Model]
+
+
+class Health(Example):
+    status: Annotated[str, Field(examples=["ok"])]
+
+
+class FieldError(Example):
+    field: Annotated[str, Field(examples=["num_headlines"])]
+    message: Annotated[str, Field(examples=["Input should be less than or equal to 8"])]
+
+
+class Problem(Example):
+    """RFC 9457."""
+
+    type: Annotated[str, Field(examples=["about:blank"])]
+    title: Annotated[str, Field(examples=["Unprocessable Content"])]
+    status: Annotated[int, Field(examples=[422])]
+    detail: Annotated[str, Field(examples=["num_headlines: Input should be less than or equal to 8"])]
+    instance: Annotated[str, Field(description="The request's id.", examples=["01JDFZ0V7QW9C3X8R6M2K5T4B1"])]
+    errors: Annotated[list[FieldError] | None, Field(description="With 422: what is wrong, field by field.")] = None
+
+
+def headline_request(max_article_chars: int) -> type[HeadlineRequest]:
+    """HeadlineRequest with this service's limit on an article's length."""
+    field = HeadlineRequest.model_fields["text"]
+    text = Annotated[field.rebuild_annotation(), Field(max_length=max_article_chars, examples=field.examples)]
+    limited: type[HeadlineRequest] = create_model("HeadlineRequest", __base__=HeadlineRequest, text=(text, ...))
+    return limited

@@ -1,0 +1,116 @@
+"""create_app wires the service to HTTP; Server runs it, and stops it without losing a request."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
+
+from app.api import errors, guard
+from app.api.routes import build_router
+from app.serving.metrics import Metrics
+from app.serving.service import HeadlineService
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+TITLE = "Headline service"
+
+
+def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -> FastAPI:
+    """The ASGI application around `service`, which runs as long as the application does."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            log.info("ready")
+            yield
+
+    open_paths = guard.HEALTH | ({"/metrics"} if settings.metrics_open else set())
+    app: FastAPI = FastAPIOffline(  # whose /docs needs nothing from outside
+        redoc_url=None,
+        title=TITLE,
+        description="Headlines from articles, written on this machine.",
+        lifespan=lifespan,
+        middleware=[
+            Middleware(guard.Record, metrics=metrics),
+            Middleware(guard.ApiKeys, keys=settings.keys(), open_paths=open_paths),
+            Middleware(guard.BodyRules, max_bytes=settings.max_body_bytes),
+        ],
+    )
+    app.state.metrics = metrics
+    errors.add_handlers(app)
+    app.include_router(
+        build_router(
+            service,
+            metrics,
+            max_article_chars=settings.max_article_chars,
+            request_timeout=settings.request_timeout_ms / 1000,
+        )
+    )
+    return app
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but at SIGTERM it first finishes what was accepted, says 503 to what is new, then exits with 0."""
+
+    def __init__(self, config: uvicorn.Config, service: HeadlineService, *, grace: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._grace = grace
+        self._stopping: asyncio.Task[None] | None = None
+        self.failed = False
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Signals arrive here, between two byte codes of the main thread."""
+        self._loop.call_soon_threadsafe(self._stop, sig)
+
+    def give_up(self) -> None:
+        """Stop with a non-zero exit: the device has failed."""
+        self.failed = True
+        self._stop(signal.SIGTERM)
+
+    def _stop(self, sig: int) -> None:
+        if self._stopping is None:
+            log.info("stopping: %s", signal.Signals(sig).name)
+            self._stopping = asyncio.create_task(self._finish())
+        elif sig == signal.SIGINT:
+            self.force_exit = True  # asked twice
+
+    async def _finish(self) -> None:
+        self._service.close()
+        try:
+            async with asyncio.timeout(self._grace):
+                await self._service.drained()
+        except TimeoutError:
+            log.error("not all requests were answered within %s s", self._grace)
+        self.should_exit = True
+
+
+def run(settings: Settings, build: Callable[[Metrics, Callable[[], None]], HeadlineService]) -> int:
+    """Serve until a signal; the process's exit code. `build` makes the service, given what to call if it is lost."""
+    metrics = Metrics()
+    server: Server
+    service = build(metrics, lambda: server.give_up())
+    config = uvicorn.Config(
+        create_app(settings, service, metrics),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,  # behind our own grace, in which all was answered
+    )
+    server = Server(config, service, grace=settings.shutdown_grace_s)
+    server.run()
+    return 1 if server.failed else 0

@@ -1,0 +1,179 @@
+"""headline serve | models | bench: parses, calls, prints."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from app.settings import Settings, SettingsError, read_settings
+from app.store.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from app.engine.load import LoadedModel
+    from app.serving.metrics import Metrics
+    from app.serving.service import HeadlineService
+    from app.store.manifest import Manifest
+
+app = typer.Typer(
+    help="Headlines from articles, on your own machines.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class CommandError(Exception):
+    """What went wrong, in one line for a person."""
+
+
+def main() -> None:
+    """The `headline` command: an error is one line on stderr and a non-zero exit."""
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        _fail(error.format_message(), code=2)
+    except (CommandError, SettingsError, StoreError) as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", code=130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def serve(**flags: str | None) -> int:
+    """Serve the model over HTTP until SIGTERM. Each option is also an environment variable, HEADLINE_<NAME>."""
+    settings = read_settings(**{name: value for name, value in flags.items() if value is not None})
+    settings.keys()  # an unreadable file of keys ends the start before the model is loaded
+    from app import logs
+
+    logs.set_up(settings.log_format)
+    from app.api import server
+    from app.serving.service import HeadlineService
+
+    model, _, _ = _load(settings)
+
+    def build(metrics: "Metrics", on_lost: Callable[[], None]) -> "HeadlineService":
+        return HeadlineService(
+            model,
+            metrics,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_waiting=settings.max_waiting,
+            max_delay=settings.max_delay_ms / 1000,
+            on_lost=on_lost,
+        )
+
+    return server.run(settings, build)
+
+
+def _load(settings: Settings) -> tuple["LoadedModel", Path, "Manifest | None"]:
+    """The model that the settings name, its folder and its manifest. Raises StoreError, CommandError."""
+    import logging
+
+    from app.engine import load
+
+    store = Store(settings.model_store)
+    folder = store.resolve(settings.model)
+    manifest = store.verify(folder)
+    if manifest is None:
+        logging.getLogger(__name__).warning("%s has no manifest: its files are unchecked, its defaults kept", folder)
+    try:
+        return load.load(folder, manifest, device=settings.device, dtype=settings.dtype), folder, manifest
+    except load.LoadError as error:
+        raise CommandError(str(error)) from error
+
+
+def _flags(command: Callable[..., int]) -> Callable[..., int]:
+    """Give `command` an option for every setting, so that their names and sentences stand in one place."""
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None,
+                typer.Option(
+                    f"--{name.replace('_', '-')}",
+                    help=f"{field.description} [default: {'none' if field.default in ((), None) else field.default}]",
+                    show_default=False,
+                ),
+            ],
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+app.command()(_flags(serve))
+
+
+@app.command()
+def models(
+    store: Annotated[Path, typer.Option("--model-store", help="The folder of models.")] = Path("model_store"),
+) -> None:
+    """List the models of a store, and check every file of theirs against its manifest."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "language", "licence", "source tokens", "created", "base")
+    room = Store(store)
+    for manifest in room.versions():
+        reference = f"{manifest.name}@{manifest.version}"
+        room.verify(room.resolve(reference))
+        length = str(manifest.max_source_tokens or "by its config")
+        table.add_row(
+            reference, manifest.language, manifest.licence, length, manifest.created.isoformat(), manifest.base
+        )
+    Console().print(table)
+
+
+@app.command()
+def bench(
+    articles: Annotated[Path, typer.Argument(help="JSONL, an object with a `text` a line.")],
+    model: Annotated[str, typer.Option(help="As for serve.")] = "press-en",
+    store: Annotated[Path, typer.Option("--model-store", help="The folder of models.")] = Path("model_store"),
+    device: Annotated[str, typer.Option(help="As for serve.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="As for serve.")] = "auto",
+    most: Annotated[int, typer.Option(help="Read so many articles.", min=1)] = 96,
+    rounds: Annotated[int, typer.Option(help="Measure so many times, in turn; medians are printed.", min=1)] = 3,
+    batch: Annotated[int, typer.Option(help="The batches that generate() gets.", min=1)] = 16,
+    max_batch_tokens: Annotated[int, typer.Option(help="The engine's batches, as for serve.", min=1)] = 8192,
+    url: Annotated[str | None, typer.Option(help="Also drive the service that runs here.")] = None,
+    clients: Annotated[str, typer.Option(help="Numbers of clients at once.")] = "1,8,32",
+    key: Annotated[str | None, typer.Option(help="The service's API key.")] = None,
+    engine: Annotated[bool, typer.Option(help="Measure the engine, or only the service at --url.")] = True,
+) -> None:
+    """Measure the engine beside generate() and, with --url, a running service under load. Needs the extra `bench`."""
+    from rich.console import Console
+
+    try:
+        from bench import articles as files
+        from bench import load as service_load
+        from bench import report
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error}: install the extra: pip install 'headline-service[bench]'") from error
+    console = Console()
+    comparison = None
+    try:
+        numbers = [int(number) for number in clients.split(",")]
+        texts = files.read_articles(articles, most)
+        if engine:
+            settings = read_settings(model=model, model_store=store, device=device, dtype=dtype)
+            loaded, folder, manifest = _load(settings)
+            comparison = report.bench_engine(
+                console, loaded, folder, manifest, texts, rounds=rounds, batch=batch, max_batch_tokens=max_batch_tokens
+            )
+        if url is not None:
+            ours = comparison.engine if comparison else None
+            report.bench_service(console, url, texts, clients=numbers, engine=ours, key=key)
+    except (files.ArticlesError, service_load.LoadError, ValueError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _fail(message: str, *, code: int = 1) -> None:
+    print(f"headline: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Tokens in, candidates out. The only floor that knows torch's inference side."""

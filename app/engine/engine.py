@@ -1,0 +1,144 @@
+"""Engine.generate: a batch of articles as tokens in, their headline candidates out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from time import perf_counter
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from app.engine.attention import GROUPED
+from app.engine.decoder import Decoder
+from app.engine.decoding import Decoding
+from app.engine.search import Candidate, beam_search
+
+
+class EngineLost(Exception):
+    """The device cannot be used any more in this process; only a restart helps."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One article for the engine: its tokens as the model reads them (prefix and end mark included)."""
+
+    tokens: tuple[int, ...]
+    beams: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one batch brought: candidates for each job in order, best first, and what it cost."""
+
+    candidates: list[list[Candidate]]
+    encode_seconds: float
+    decode_seconds: float
+    padding_tokens: int
+    generated_tokens: int
+
+
+class Engine:
+    """A loaded model and the search over it. Safe to call from several threads at once."""
+
+    def __init__(self, model: PreTrainedModel, decoding: Decoding) -> None:
+        self._model = model.eval()
+        self._encoder = model.get_encoder()
+        self._grouped = model.config._attn_implementation == GROUPED
+        self.decoding = decoding
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._model.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self._model.dtype
+        return dtype
+
+    def generate(self, jobs: Sequence[Job]) -> Batch:
+        """Write candidates for every job: `job.beams` at most, best first.
+
+        A batch that does not fit the device's memory is split; raises torch.OutOfMemoryError only where a single
+        article does not fit, and EngineLost where the device itself failed.
+        """
+        try:
+            return self._generate(jobs)
+        except torch.OutOfMemoryError:
+            if len(jobs) == 1:
+                raise
+        except torch.AcceleratorError as error:
+            raise EngineLost(f"{self.device} failed") from error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(jobs) // 2
+        return _together([self.generate(jobs[:half]), self.generate(jobs[half:])])
+
+    @torch.inference_mode()
+    def _generate(self, jobs: Sequence[Job]) -> Batch:
+        order = sorted(range(len(jobs)), key=lambda place: jobs[place].beams)
+        parts = [
+            self._search([jobs[place].tokens for place in group], beams=beams)
+            for beams, group in groupby(order, key=lambda place: jobs[place].beams)
+        ]
+        batch = _together(parts)
+        candidates: list[list[Candidate]] = [[] for _ in jobs]
+        for place, found in zip(order, batch.candidates, strict=True):
+            candidates[place] = found
+        return Batch(
+            candidates, batch.encode_seconds, batch.decode_seconds, batch.padding_tokens, batch.generated_tokens
+        )
+
+    def _search(self, articles: Sequence[Sequence[int]], *, beams: int) -> Batch:
+        started = perf_counter()
+        memory, mask = self._encode(articles)
+        encoded = perf_counter()
+        decoder = Decoder(self._model, memory, mask, grouped=self._grouped)
+        candidates = beam_search(decoder, self.decoding, articles=len(articles), beams=beams)
+        return Batch(
+            candidates,
+            encode_seconds=encoded - started,
+            decode_seconds=perf_counter() - encoded,
+            padding_tokens=memory.shape[0] * memory.shape[1] - sum(map(len, articles)),
+            generated_tokens=sum(len(found[0].tokens) for found in candidates if found),
+        )
+
+    def _encode(self, articles: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+        """The encoder's output [articles, tokens, width], and a mask [articles, tokens] where there is padding."""
+        longest = max(map(len, articles))
+        mask = torch.zeros(len(articles), longest, dtype=torch.long)
+        for row, article in zip(mask, articles, strict=True):
+            row[: len(article)] = 1
+        padded = not bool(mask.all())
+        mask = mask.to(self.device, non_blocking=True)
+        if not padded or self.device.type != "cpu":
+            tokens = torch.zeros(len(articles), longest, dtype=torch.long)
+            for row, article in zip(tokens, articles, strict=True):
+                row[: len(article)] = torch.tensor(article)
+            return self._encode_rows(tokens, mask if padded else None), mask if padded else None
+        return self._encode_unpadded(articles, longest), mask
+
+    def _encode_unpadded(self, articles: Sequence[Sequence[int]], longest: int) -> Tensor:
+        """Each article at its own length: on a CPU padding costs more than a bigger product saves."""
+        outputs = [self._encode_rows(torch.tensor([article]), None)[0] for article in articles]
+        memory = outputs[0].new_zeros(len(articles), longest, outputs[0].shape[-1])
+        for row, output in zip(memory, outputs, strict=True):
+            row[: len(output)] = output
+        return memory
+
+    def _encode_rows(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        output = self._encoder(input_ids=tokens.to(self.device, non_blocking=True), attention_mask=mask)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+
+def _together(parts: Iterable[Batch]) -> Batch:
+    parts = list(parts)
+    return Batch(
+        [found for part in parts for found in part.candidates],
+        encode_seconds=sum(part.encode_seconds for part in parts),
+        decode_seconds=sum(part.decode_seconds for part in parts),
+        padding_tokens=sum(part.padding_tokens for part in parts),
+        generated_tokens=sum(part.generated_tokens for part in parts),
+    )

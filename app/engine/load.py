@@ -1,0 +1,136 @@
+"""A model folder becomes an Engine on a device: checked, in the right precision, ready to be warmed up."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from app.engine import attention
+from app.engine.decoding import Decoding
+from app.engine.engine import Engine
+from app.engine.tokens import ArticleTokenizer
+from app.store.manifest import Manifest
+
+DEFAULT_SOURCE_TOKENS = 512
+UNBOUNDED = 10**9  # a tokenizer without a length of its own says about 10**30
+
+
+class LoadError(Exception):
+    """A folder is not a model that can be served here; the message is one line for a person."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a client may know of a loaded model."""
+
+    name: str
+    version: str
+    language: str
+    licence: str
+    parameters: int
+    max_source_tokens: int
+    device: str
+    dtype: str
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    info: ModelInfo
+    engine: Engine
+    tokenizer: ArticleTokenizer
+    workers: int  # how many batches it runs at a time
+
+
+def load(folder: Path, manifest: Manifest | None, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Load `folder`, which `manifest` describes if it has one. Raises LoadError."""
+    target = _device(device)
+    workers = _workers(target)
+    if workers > 1:
+        torch.set_num_threads(1)
+    model = _model(folder, _dtype(dtype, target), target)
+    prefix = manifest.task_prefix if manifest else ""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        max_tokens = (manifest.max_source_tokens if manifest else None) or _source_tokens(model.config, tokenizer)
+        reader = ArticleTokenizer(tokenizer, prefix=prefix, max_tokens=max_tokens)
+        positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        overrides = manifest.decoding if manifest else {}
+        decoding = Decoding.of(model.generation_config, overrides, positions=positions)
+    except (OSError, ValueError, ImportError) as error:
+        raise LoadError(f"{folder}: {_first_line(error)}") from error
+    info = ModelInfo(
+        name=manifest.name if manifest else folder.resolve().name,
+        version=str(manifest.version) if manifest else "0",
+        language=manifest.language if manifest else "unknown",
+        licence=manifest.licence if manifest else "unknown",
+        parameters=model.num_parameters(),
+        max_source_tokens=max_tokens,
+        device=str(target),
+        dtype=str(model.dtype).removeprefix("torch."),
+        scores=dict(manifest.scores) if manifest else {},
+    )
+    return LoadedModel(info, Engine(model, decoding), reader, workers)
+
+
+def _model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    if not any(folder.glob("*.safetensors")):
+        raise LoadError(f"{folder}: no *.safetensors in it (pickled weights such as pytorch_model.bin are never read)")
+    attention.register()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # transformers raises many kinds; all mean that this folder is no model for us
+        raise LoadError(f"{folder}: not an encoder-decoder model that can be loaded: {_first_line(error)}") from error
+    if absent := sorted(report["missing_keys"]):
+        raise LoadError(f"{folder}: the weights lack {len(absent)} tensors of its architecture, {absent[0]} among them")
+    if model._supports_sdpa:  # so its attention goes through the interface that grouped attention is registered with
+        model.set_attn_implementation(attention.GROUPED)
+    return model.to(device)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise LoadError(f"device {name!r} cannot be used: {_first_line(error)}") from error
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _source_tokens(config: PretrainedConfig, tokenizer: Any) -> int:
+    lengths = [
+        tokenizer.model_max_length,
+        getattr(config, "max_position_embeddings", None),
+        getattr(config, "n_positions", None),
+    ]
+    return min((length for length in lengths if length and length < UNBOUNDED), default=DEFAULT_SOURCE_TOKENS)
+
+
+def _workers(device: torch.device) -> int:
+    """On a CPU one batch a core, each on one thread: measured faster than one batch on all cores."""
+    return cores() if device.type == "cpu" else 1
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

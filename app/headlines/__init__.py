@@ -1,0 +1,1 @@
+"""What a headline is: clean articles, wishes, spelling. Knows no tokens and no HTTP."""

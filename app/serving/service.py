@@ -1,0 +1,254 @@
+"""HeadlineService: an article and wishes in, headlines out. The story of one request, top to bottom."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from app.engine.engine import Batch, EngineLost, Job
+from app.engine.load import LoadedModel, ModelInfo
+from app.engine.search import Candidate
+from app.engine.tokens import Reading
+from app.headlines.article import clean
+from app.headlines.casing import with_case
+from app.headlines.headline import Headline, Wishes, distinct, normalised, tidy
+from app.serving.batcher import Batcher, BatchFailed, Closed, DeadlinePassed, QueueFull
+from app.serving.metrics import Metrics
+
+log = logging.getLogger(__name__)
+PROBE_SECONDS = 5.0
+PROBE_ARTICLE = "The city council voted on Tuesday to keep the old library open."
+
+
+class NotReady(Exception):
+    """The service takes no requests now; the message says why."""
+
+
+class UnknownModel(Exception):
+    """No loaded model answers to this name; the message says which one was asked for."""
+
+
+class NoWords(Exception):
+    """Nothing is left of an article once its markup and its control characters are gone."""
+
+
+class NoHeadline(Exception):
+    """The model wrote nothing that could be read."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Headlines, best first, and how they came about; times in seconds."""
+
+    model: ModelInfo
+    headlines: list[Headline]
+    reading: Reading
+    queued: float
+    modelled: float
+    total: float
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What the engine wrote for one job, and when, by the loop's clock."""
+
+    candidates: list[Candidate]
+    started: float
+    finished: float
+
+
+class HeadlineService:
+    """Serves one loaded model. Use it as an async context: it is warmed up inside, and has finished behind it."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        metrics: Metrics,
+        *,
+        max_batch_tokens: int,
+        max_waiting: int,
+        max_delay: float = 0.0,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_lost` is called when the device failed for good: the process should end and be started again."""
+        self._model = model
+        self._metrics = metrics
+        self._on_lost = on_lost
+        self._lost = False
+        self._warm = False
+        self._probe: asyncio.Task[str | None] | None = None
+        self._model_threads = ThreadPoolExecutor(model.workers, thread_name_prefix="model")
+        self._text_threads = ThreadPoolExecutor(1, thread_name_prefix="text")
+        self._batcher: Batcher[Job, _Written] = Batcher(
+            self._run,
+            workers=model.workers,
+            max_batch_cost=max_batch_tokens,
+            max_waiting=max_waiting,
+            max_delay=max_delay,
+            observer=metrics,
+        )
+        info = model.info
+        metrics.model_info.labels(info.name, info.version, info.device, info.dtype).set(1)
+        metrics.model_ready.set_function(lambda: self._reason() is None)
+
+    @property
+    def models(self) -> list[ModelInfo]:
+        """The loaded models, the default one first."""
+        return [self._model.info]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Warm up, serve, and on the way out finish what was accepted."""
+        try:
+            await self._warm_up()
+            async with self._batcher:
+                self._warm = True
+                yield
+                self.close()
+                await self._batcher.drained()
+        finally:
+            self._warm = False
+            self._text_threads.shutdown()
+            self._model_threads.shutdown()
+
+    def close(self) -> None:
+        """Take no new requests; those accepted are still answered."""
+        self._batcher.close()
+
+    async def drained(self) -> None:
+        """Returns once everything accepted is answered."""
+        await self._batcher.drained()
+
+    async def write(
+        self, article: str, wishes: Wishes, *, model: str | None = None, deadline: float | None = None
+    ) -> Answer:
+        """Headlines for an article, by `deadline` (the loop's time).
+
+        Raises NotReady, UnknownModel, NoWords, NoHeadline, QueueFull, DeadlinePassed, BatchFailed.
+        """
+        arrived = _now()
+        self._must_take(model)
+        text, reading = await self._on_text_thread(self._read, article)
+        self._note(reading)
+        submitted = _now()
+        job = Job(reading.tokens, self._beams(wishes))
+        written = await self._submit(job, deadline)
+        return Answer(
+            model=self._model.info,
+            headlines=self._choose(written.candidates, wishes, text),
+            reading=reading,
+            queued=written.started - submitted,
+            modelled=written.finished - written.started,
+            total=_now() - arrived,
+        )
+
+    async def why_not_ready(self) -> str | None:
+        """None while a forward pass works, else the reason why requests would not be answered."""
+        if (reason := self._reason()) is not None or self._batcher.last_batch_ok:
+            return reason
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._try_an_article())
+        return await asyncio.shield(self._probe)
+
+    def _must_take(self, model: str | None) -> None:
+        """Refuse at once, before any work is done, what could not be answered."""
+        if (reason := self._reason()) is not None:
+            raise NotReady(reason)
+        info = self._model.info
+        if model not in (None, info.name, f"{info.name}@{info.version}"):
+            raise UnknownModel(f"no model {model!r} is loaded")
+        self._batcher.check_room()
+
+    def _reason(self) -> str | None:
+        if self._lost:
+            return "the device has failed"
+        if not self._warm:
+            return "the model is not warmed up"
+        if not self._batcher.alive:
+            return "the worker has ended"
+        if self._batcher.closed:
+            return "shutting down"
+        return None
+
+    def _read(self, article: str) -> tuple[str, Reading]:
+        text = clean(article)
+        if not text:
+            raise NoWords
+        return text, self._model.tokenizer.read(text)
+
+    def _note(self, reading: Reading) -> None:
+        self._metrics.article_tokens.observe(reading.article_tokens)
+        if reading.truncated:
+            self._metrics.truncated_articles.inc()
+
+    def _beams(self, wishes: Wishes) -> int:
+        """Some beams to spare where several headlines are wanted: beams often differ in a comma."""
+        spare = 2 * wishes.num_headlines if wishes.num_headlines > 1 else 1
+        return max(self._model.engine.decoding.num_beams, spare)
+
+    async def _submit(self, job: Job, deadline: float | None) -> _Written:
+        longest = self._model.engine.decoding.max_new_tokens
+        return await self._batcher.submit(job, cost=len(job.tokens) + job.beams * longest, deadline=deadline)
+
+    async def _run(self, jobs: Sequence[Job]) -> list[_Written]:
+        """The batcher's way to the engine."""
+        loop = asyncio.get_running_loop()
+        started = _now()
+        try:
+            batch = await loop.run_in_executor(self._model_threads, self._model.engine.generate, jobs)
+        except EngineLost:
+            log.critical("the device has failed; only a restart helps", exc_info=True)
+            self._lost = True
+            self._on_lost()
+            raise
+        except Exception:
+            log.exception("a batch of %d failed", len(jobs))
+            raise
+        self._measure(jobs, batch)
+        finished = _now()
+        return [_Written(candidates, started, finished) for candidates in batch.candidates]
+
+    def _measure(self, jobs: Sequence[Job], batch: Batch) -> None:
+        metrics = self._metrics
+        metrics.batch_articles.observe(len(jobs))
+        metrics.batch_tokens.observe(sum(len(job.tokens) for job in jobs))
+        metrics.batch_duration.labels("encode").observe(batch.encode_seconds)
+        metrics.batch_duration.labels("decode").observe(batch.decode_seconds)
+        metrics.padding_tokens.inc(batch.padding_tokens)
+        metrics.generated_tokens.inc(batch.generated_tokens)
+
+    def _choose(self, candidates: Sequence[Candidate], wishes: Wishes, article: str) -> list[Headline]:
+        """The best candidates that differ in more than spelling, in the wanted case."""
+        written = [Headline(tidy(self._model.tokenizer.write(found.tokens)), found.score) for found in candidates]
+        readable = [headline for headline in written if normalised(headline.text)]
+        if not readable:
+            raise NoHeadline
+        chosen = distinct(readable, key=lambda headline: normalised(headline.text))[: wishes.num_headlines]
+        return [Headline(with_case(headline.text, wishes.case, article), headline.score) for headline in chosen]
+
+    async def _warm_up(self) -> None:
+        """Run the longest article on every model thread, so that memory and kernels are there before the first one."""
+        engine, tokenizer = self._model.engine, self._model.tokenizer
+        text = "news " * self._model.info.max_source_tokens
+        jobs = [Job(tokenizer.read(article).tokens, engine.decoding.num_beams) for article in (text, PROBE_ARTICLE)]
+        loop = asyncio.get_running_loop()
+        threads = range(self._model.workers)
+        await asyncio.gather(*(loop.run_in_executor(self._model_threads, engine.generate, jobs) for _ in threads))
+
+    async def _try_an_article(self) -> str | None:
+        """The probe behind a failed batch: does one article go through now?"""
+        job = Job(self._model.tokenizer.read(PROBE_ARTICLE).tokens, self._model.engine.decoding.num_beams)
+        try:
+            await self._submit(job, _now() + PROBE_SECONDS)
+        except (BatchFailed, DeadlinePassed, QueueFull, Closed) as error:
+            return f"the last batch failed and so did a probe: {type(error).__name__}"
+        return None
+
+    async def _on_text_thread(self, work: Callable[[str], tuple[str, Reading]], article: str) -> tuple[str, Reading]:
+        return await asyncio.get_running_loop().run_in_executor(self._text_threads, work, article)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""Where models come from: a folder of versions that appear whole and never change."""
