@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from app.settings import Settings, SettingsError, read_settings
-from app.store.store import Store, StoreError
+from app.store.store import Store, StoreError, verify
 
 if TYPE_CHECKING:
     from app.engine.load import LoadedModel
@@ -74,9 +74,8 @@ def _load(settings: Settings) -> tuple["LoadedModel", Path, "Manifest | None"]:
 
     from app.engine import load
 
-    store = Store(settings.model_store)
-    folder = store.resolve(settings.model)
-    manifest = store.verify(folder)
+    folder = Store(settings.model_store).resolve(settings.model)
+    manifest = verify(folder)
     if manifest is None:
         logging.getLogger(__name__).warning("%s has no manifest: its files are unchecked, its defaults kept", folder)
     try:
@@ -123,7 +122,7 @@ def models(
     room = Store(store)
     for manifest in room.versions():
         reference = f"{manifest.name}@{manifest.version}"
-        room.verify(room.resolve(reference))
+        verify(room.resolve(reference))
         length = str(manifest.max_source_tokens or "by its config")
         table.add_row(
             reference, manifest.language, manifest.licence, length, manifest.created.isoformat(), manifest.base
@@ -145,6 +144,9 @@ def bench(
     url: Annotated[str | None, typer.Option(help="Also drive the service that runs here.")] = None,
     clients: Annotated[str, typer.Option(help="Numbers of clients at once.")] = "1,8,32",
     key: Annotated[str | None, typer.Option(help="The service's API key.")] = None,
+    limits: Annotated[
+        int, typer.Option(help="With --url: watch idling, refusals, and memory over so many requests.", min=0)
+    ] = 0,
     engine: Annotated[bool, typer.Option(help="Measure the engine, or only the service at --url.")] = True,
 ) -> None:
     """Measure the engine beside generate() and, with --url, a running service under load. Needs the extra `bench`."""
@@ -170,6 +172,8 @@ def bench(
         if url is not None:
             ours = comparison.engine if comparison else None
             report.bench_service(console, url, texts, clients=numbers, engine=ours, key=key)
+            if limits:
+                report.bench_limits(console, url, texts, requests=limits, key=key)
     except (files.ArticlesError, service_load.LoadError, ValueError) as error:
         raise CommandError(str(error)) from error
 

@@ -8,14 +8,15 @@ from statistics import median
 
 import torch
 import transformers
-from app.store.manifest import Manifest
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForSeq2SeqLM
 
 from app.engine.load import LoadedModel, cores
 from app.headlines.article import clean
+from app.store.manifest import Manifest
 from bench.engines import Comparison, Result, compare
+from bench.limits import Limits, measure
 from bench.load import Load, drive
 from bench.peak import encoder_work, product_peak
 
@@ -78,6 +79,21 @@ def bench_service(
         table.add_row(str(load.clients), str(load.requests), f"{load.rate:.2f}", *percentiles, share)
     console.print(table)
     return loads
+
+
+def bench_limits(console: Console, url: str, texts: Sequence[str], *, requests: int, key: str | None) -> Limits:
+    """What a running service does when idle and when full, and its memory over many requests."""
+    with console.status("idling, then working"):
+        limits = asyncio.run(measure(url, texts, requests=requests, key=key))
+    refused = "never" if limits.refusal_seconds is None else f"{limits.refusal_seconds * 1000:.1f} ms at the median"
+    growth = limits.memory_late / limits.memory_early - 1
+    console.print(f"idle: {limits.idle_cores:.2%} of a core, {limits.memory_idle / 1e6:.0f} MB resident")
+    console.print(f"queue full: refused in {refused}, Retry-After {limits.retry_after}")
+    console.print(
+        f"memory: {limits.memory_early / 1e6:.0f} MB after {requests // 10} requests, "
+        f"{limits.memory_late / 1e6:.0f} MB after {requests} ({growth:+.1%})"
+    )
+    return limits
 
 
 def _machine(model: LoadedModel, articles: Sequence[Sequence[int]]) -> str:

@@ -112,8 +112,10 @@ def _in_words(error: Mapping[str, Any]) -> dict[str, str]:
     """One of pydantic's errors, without the input it quotes."""
     if error["type"] == "json_invalid":
         return {"field": "body", "message": f"not valid JSON at character {error['loc'][-1]}"}
-    place = [str(part) for part in error["loc"][1:]] or ["body"]
-    return {"field": ".".join(place), "message": str(error["msg"])}
+    source, *place = map(str, error["loc"])
+    if source == "header":
+        place = place[:1]  # behind it stands which of its types did not fit
+    return {"field": ".".join(place) or "body", "message": str(error["msg"])}
 
 
 def _from_http(request: Request, error: Exception) -> Response:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Request
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 
 from app.api import schemas
@@ -16,6 +17,7 @@ from app.serving.metrics import Metrics
 from app.serving.service import Answer, HeadlineService, NotReady
 
 T = TypeVar("T")
+TimeLimit = Annotated[int | SkipJsonSchema[None], Header(gt=0, description="A shorter time limit.")]
 
 
 def build_router(
@@ -27,7 +29,7 @@ def build_router(
     async def headline(
         request: Request,
         body: schemas.HeadlineRequest,
-        x_request_timeout_ms: Annotated[int | None, Header(gt=0, description="A shorter time limit.")] = None,
+        x_request_timeout_ms: TimeLimit = None,
     ) -> schemas.HeadlineAnswer:
         limit = min(request_timeout, x_request_timeout_ms / 1000) if x_request_timeout_ms else request_timeout
         wishes = Wishes(num_headlines=body.num_headlines, case=body.case)

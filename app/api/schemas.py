@@ -126,6 +126,6 @@ class Problem(Example):
 def headline_request(max_article_chars: int) -> type[HeadlineRequest]:
     """HeadlineRequest with this service's limit on an article's length."""
     field = HeadlineRequest.model_fields["text"]
-    text = Annotated[field.rebuild_annotation(), Field(max_length=max_article_chars, examples=field.examples)]
+    text: Any = Annotated[field.rebuild_annotation(), Field(max_length=max_article_chars, examples=field.examples)]
     limited: type[HeadlineRequest] = create_model("HeadlineRequest", __base__=HeadlineRequest, text=(text, ...))
     return limited

@@ -11,6 +11,7 @@ from app.headlines.spelling import PART, SMALL, Spelling, base, gap, is_cased, k
 
 LONG = 4  # letters; shorter words have no capital in every title
 NEARLY_ALL = 0.8
+LONGEST = 60  # characters of a word that `titlecase` sees: it calls itself at every "mc" of "mcmcmc"
 # Between two words of a headline: a sentence ends, or a quoted one begins.
 BEGINS = re.compile(r"[.!?…][\"”’')\]]*\s|[:,]\s*[\"“‘']")
 DASH = re.compile("[–—]")
@@ -109,8 +110,8 @@ def _titled(headline: str) -> str:
     """US title case for all words alike, names or not, of the same length as the headline."""
     words = re.split(r"(\s+)", headline)
     lower = [_or_same(word.lower(), word) for word in words[::2]]
-    titled = titlecase(" ".join(lower)).split(" ")
-    words[::2] = [_or_same(new, old) for new, old in zip(titled, lower, strict=True)]
+    titled = titlecase(" ".join(word[:LONGEST] for word in lower)).split(" ")
+    words[::2] = [_or_same(new + old[LONGEST:], old) for new, old in zip(titled, lower, strict=True)]
     return "".join(words)
 
 

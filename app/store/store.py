@@ -1,69 +1,87 @@
-"""The models of a folder, <name>/<version>/: found, trusted, and published whole or not at all."""
+"""Finds, checks and publishes versions of models. Knows files only: no torch, no transformers."""
 
-import hashlib
+import errno
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from app.store.manifest import FILE, NAME, Manifest, StoreError
+from pydantic import ValidationError
 
-__all__ = ["Store", "StoreError", "parse"]
+from app.store.files import STANDARD, WEIGHTS, copy, matching, sha256, sync
+from app.store.manifest import FILE, NAME, Manifest, StoreError, first_problem
 
-# What a transformers folder of a model needs, and no pickle.
-PUBLISHED = ("*.json", "*.safetensors", "*.model", "*.txt", "README.md")
-CHECKED = ("*.json", "*.safetensors")  # of these no file may be there that the manifest does not know
+__all__ = ["Manifest", "Store", "StoreError", "parse", "verify"]
+
+CARD = "README.md"
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+REFERENCE = re.compile(rf"({NAME})(?:@({NUMBER.pattern}))?")
+TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}  # why a folder cannot be renamed to a version that is there
 
 
-def parse(reference: str) -> tuple[str, int | None] | None:
-    """`name` or `name@version` as its parts; None for what can only be a folder or a hub id."""
-    found = re.fullmatch(f"({NAME})(?:@([1-9][0-9]*))?", reference)
-    return (found[1], int(found[2]) if found[2] else None) if found else None
+def parse(reference: str) -> tuple[str, int | None]:
+    """The name and the version in `name` or `name@version`; raises StoreError for anything else."""
+    match = REFERENCE.fullmatch(reference)
+    if match is None:
+        raise StoreError(f"{reference!r} is neither a name nor name@version (a-z, 0-9, '.', '_', '-'; a whole number)")
+    return match[1], int(match[2]) if match[2] else None
+
+
+def verify(folder: Path) -> Manifest | None:
+    """The manifest of a folder whose files are as it says; None for a folder without one: nothing can be checked.
+
+    Raises StoreError naming the file that is missing, has changed, or would be read without being in the manifest.
+    """
+    if not (folder / FILE).exists():
+        return None
+    manifest = Manifest.read(folder)
+    try:
+        _check(folder, manifest)
+    except OSError as error:
+        raise StoreError(f"cannot read {error.filename}: {error.strerror}") from error
+    return manifest
+
+
+def _check(folder: Path, manifest: Manifest) -> None:
+    for name, digest in manifest.files.items():
+        if not (folder / name).is_file():
+            raise StoreError(f"{folder / name} is missing")
+        if sha256(folder / name) != digest:
+            raise StoreError(f"{folder / name} has changed since it was published")
+    for path in matching(folder, "*.json", *STANDARD):
+        if path.name != FILE and path.name not in manifest.files:
+            raise StoreError(f"{path} is not in the manifest")
 
 
 class Store:
-    """The models below `root`."""
+    """The folder of all models, `<root>/<name>/<version>/`."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self._root = root
 
     def versions(self) -> list[Manifest]:
-        """Every complete version, by name and number."""
-        manifests = [Manifest.read(folder / FILE) for folder in self._folders("*")]
-        return sorted(manifests, key=lambda manifest: (manifest.name, manifest.version))
+        """All complete versions, by name and number; raises StoreError if a manifest is damaged or in a wrong place."""
+        names = sorted(name for name in _folders(self._root) if re.fullmatch(NAME, name))
+        return [self._manifest(name, number) for name in names for number in self._numbers(name)]
 
     def resolve(self, reference: str) -> Path:
-        """The folder of `name` (its newest version), `name@version`, a folder, or a hub id. Raises StoreError."""
-        parts = parse(reference)
-        folders = {int(folder.name): folder for folder in self._folders(parts[0])} if parts else {}
-        if parts and folders:
-            version = parts[1] or max(folders)
-            if version not in folders:
-                there = ", ".join(map(str, sorted(folders)))
-                raise StoreError(f"{parts[0]} has no version {version} in {self.root}; it has {there}")
-            return folders[version]
-        if Path(reference).is_dir():
-            return Path(reference)
-        return _from_hub(reference, self.root)
+        """The folder of `name` (its newest version), of `name@version`, of a path, or of a model of the hub.
 
-    def verify(self, folder: Path) -> Manifest | None:
-        """The manifest of `folder`, every file checked against it; None if it has none. Raises StoreError."""
-        if not (folder / FILE).exists():
-            return None
-        manifest = Manifest.read(folder / FILE)
-        for name, expected in manifest.files.items():
-            if not (folder / name).is_file():
-                raise StoreError(f"{folder / name} is missing")
-            if _sha256(folder / name) != expected:
-                raise StoreError(f"{folder / name} is not what its manifest says: SHA-256 differs")
-        for file in _matching(folder, CHECKED):
-            if file.name not in manifest.files and file.name != FILE:
-                raise StoreError(f"{file} is not in its manifest")
-        return manifest
+        Raises StoreError if it is none of these. What comes from the hub is downloaded if its cache lacks it.
+        """
+        if REFERENCE.fullmatch(reference):
+            name, version = parse(reference)
+            numbers = self._numbers(name)
+            if numbers:
+                return self._root / name / str(_choose(name, version, numbers))
+        if reference.strip() and Path(reference).is_dir():
+            return Path(reference)
+        return self._download(reference)
 
     def publish(
         self,
@@ -77,90 +95,113 @@ class Store:
         created: date,
         task_prefix: str = "",
         max_source_tokens: int | None = None,
-        decoding: dict[str, Any] | None = None,
-        scores: dict[str, Any] | None = None,
+        decoding: Mapping[str, Any] | None = None,
+        scores: Mapping[str, Any] | None = None,
     ) -> Path:
-        """The model in `source` as the next version of `name`, which appears all at once. Raises StoreError."""
-        if not re.fullmatch(NAME, name):
-            raise StoreError(f"{name!r} is not a name: small letters, digits, '.', '_', '-'")
-        files = list(_matching(source, PUBLISHED))
-        if not any(file.suffix == ".safetensors" for file in files):
-            raise StoreError(f"{source} has no *.safetensors (pickled weights are not published)")
+        """Copy a transformers folder into the store as the next version of `name`; the version's folder.
+
+        It appears all at once, or not at all with a StoreError.
+        """
+        if parse(name)[1] is not None:
+            raise StoreError(f"{name!r} names a version; the store gives the number")
+        card = {
+            "name": name,
+            "language": language,
+            "licence": licence,
+            "base": base,
+            "training_data": training_data,
+            "created": created,
+            "task_prefix": task_prefix,
+            "max_source_tokens": max_source_tokens,
+            "decoding": dict(decoding or {}),
+            "scores": dict(scores or {}),
+        }
         try:
-            (self.root / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.root / name, prefix=".half-written-") as aside:
-                half = Path(aside) / "version"
-                half.mkdir()
-                for file in files:
-                    shutil.copyfile(file, half / file.name)
-                manifest = Manifest(
-                    name=name,
-                    version=1,
-                    language=language,
-                    licence=licence,
-                    base=base,
-                    training_data=training_data,
-                    created=created,
-                    task_prefix=task_prefix,
-                    max_source_tokens=max_source_tokens,
-                    decoding=decoding or {},
-                    scores=scores or {},
-                    files={file.name: _sha256(half / file.name) for file in files},
-                )
-                return self._rename(half, manifest)
+            return self._publish(_files_of(source), card)
+        except ValidationError as error:
+            raise StoreError(f"cannot publish {name}: {first_problem(error)}") from error
         except OSError as error:
-            raise StoreError(f"cannot publish to {self.root}: {error}") from error
+            raise StoreError(f"cannot publish {name} in {self._root}: {error.strerror}") from error
 
-    def _rename(self, half: Path, manifest: Manifest) -> Path:
-        """Give the finished folder the next free number."""
-        place = self.root / manifest.name
-        version = max((int(folder.name) for folder in self._folders(manifest.name)), default=0)
-        while True:
-            version += 1
-            numbered = manifest.model_copy(update={"version": version})
-            (half / FILE).write_text(numbered.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            for file in half.iterdir():
-                _fsync(file)
-            _fsync(half)
-            try:
-                half.rename(place / str(version))
-            except OSError:
-                if not (place / str(version)).exists():
-                    raise
-                continue  # somebody else was first with this number
-            _fsync(place)
-            return place / str(version)
+    def _publish(self, files: list[Path], card: dict[str, Any]) -> Path:
+        home = self._root / card["name"]
+        aside = home / f".incoming-{uuid4().hex}"
+        try:
+            aside.mkdir(parents=True)
+            for path in files:
+                copy(path, aside / path.name)
+            digests = {path.name: sha256(aside / path.name) for path in files}
+            return _appear(aside, card | {"files": digests})
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)  # gone already where all went well
+            with suppress(OSError):
+                home.rmdir()  # which fails where there are versions
 
-    def _folders(self, name: str) -> Iterator[Path]:
-        """The folders of complete versions."""
-        for file in sorted(self.root.glob(f"{name}/*/{FILE}")):
-            if re.fullmatch("[1-9][0-9]*", file.parent.name):
-                yield file.parent
+    def _manifest(self, name: str, number: int) -> Manifest:
+        folder = self._root / name / str(number)
+        manifest = Manifest.read(folder)
+        if (manifest.name, manifest.version) != (name, number):
+            raise StoreError(f"{folder / FILE} is that of {manifest.name}@{manifest.version}")
+        return manifest
+
+    def _numbers(self, name: str) -> list[int]:
+        """The complete versions, oldest first."""
+        home = self._root / name
+        return sorted(number for number in _taken(home) if (home / str(number) / FILE).is_file())
+
+    def _download(self, reference: str) -> Path:
+        from huggingface_hub import snapshot_download  # slow to import, and seldom needed
+
+        nowhere = f"{reference!r} is no model in {self._root}, no folder, and cannot be had from the Hugging Face hub"
+        try:
+            folder = Path(snapshot_download(reference, allow_patterns=list(STANDARD), ignore_patterns=["*/*"]))
+        except Exception as error:  # whatever it is, network or name, the model is not to be had
+            raise StoreError(f"{nowhere} ({type(error).__name__})") from error
+        if not matching(folder, WEIGHTS):
+            raise StoreError(f"{reference!r} has no safetensors on the Hugging Face hub, and nothing else is read")
+        return folder
 
 
-def _from_hub(reference: str, root: Path) -> Path:
+def _choose(name: str, version: int | None, numbers: list[int]) -> int:
+    if version is not None and version not in numbers:
+        raise StoreError(f"{name} has no version {version}; there is {', '.join(map(str, numbers))}")
+    return version or numbers[-1]
+
+
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder; none where there is no such folder."""
     try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(reference, allow_patterns=list(PUBLISHED)))
-    except Exception as error:  # many kinds, of network, names and rights; all mean the same here
-        tried = f"not in {root}, not a folder, and not to be had from the hub ({type(error).__name__})"
-        raise StoreError(f"no model {reference!r}: {tried}") from error
+        return [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    except OSError as error:
+        raise StoreError(f"cannot read {folder}: {error.strerror}") from error
 
 
-def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    names = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
-    yield from sorted(file for file in names if file.name != FILE)
+def _taken(home: Path) -> list[int]:
+    return [int(name) for name in _folders(home) if NUMBER.fullmatch(name)]
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _files_of(source: Path) -> list[Path]:
+    """What of a transformers folder is published."""
+    if not (source / "config.json").is_file():
+        raise StoreError(f"{source} is no transformers folder: it has no config.json")
+    if not matching(source, WEIGHTS):
+        raise StoreError(f"{source} has no safetensors, and pickled weights are not published")
+    return matching(source, CARD, *STANDARD)
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _appear(aside: Path, card: dict[str, Any]) -> Path:
+    """Number the complete folder and rename it to its number, the next one that nobody else takes first."""
+    number = max(_taken(aside.parent), default=0) + 1
+    while True:
+        sync(Manifest(version=number, **card).write(aside))
+        sync(aside)
+        target = aside.with_name(str(number))
+        try:
+            os.rename(aside, target)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+            number += 1
+        else:
+            sync(aside.parent)
+            return target

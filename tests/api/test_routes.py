@@ -160,9 +160,7 @@ async def test_api_keys() -> None:
             headers = {"Authorization": f"Bearer {key}"}
             assert (await it.http.post("/headline", json={"text": ARTICLE}, headers=headers)).status_code == 200
         for value in ("", "Bearer", "Bearer wrong", "Basic first-key", "first-key", "Bearer first-key2", "Bearer ключ"):
-            refused = await it.http.post(
-                "/headline", json={"text": ARTICLE}, headers={"Authorization": value.encode()}
-            )
+            refused = await it.http.post("/headline", json={"text": ARTICLE}, headers={"Authorization": value.encode()})
             assert_problem(refused, 401)
             assert refused.headers["WWW-Authenticate"] == "Bearer"
         for path in ("/models", "/metrics", "/docs", "/openapi.json", "/nowhere"):
@@ -228,7 +226,9 @@ async def test_metrics() -> None:
     assert values[("headline_generated_tokens_total",)] == 11
     info = (("device", "cpu"), ("dtype", "float32"), ("name", "fake"), ("version", "3"))
     assert values["headline_model_info", *info] == 1
-    first_buckets = {float(s.labels["le"]) for s in families["headline_request_duration_seconds"].samples if "le" in s.labels}
+    first_buckets = {
+        float(s.labels["le"]) for s in families["headline_request_duration_seconds"].samples if "le" in s.labels
+    }
     assert min(first_buckets) <= 0.002
 
 

@@ -94,7 +94,9 @@ def test_an_architecture_that_is_not_seq2seq(tmp_path: Path) -> None:
     _refused(tmp_path, "not an encoder-decoder model")
 
 
-@pytest.mark.parametrize("config", ["{}", "{", '{"model_type": "no-such-family"}', '{"model_type": "t5", "d_model": "x"}'])
+@pytest.mark.parametrize(
+    "config", ["{}", "{", '{"model_type": "no-such-family"}', '{"model_type": "t5", "d_model": "x"}']
+)
 def test_a_config_that_says_nothing(folder: Path, config: str) -> None:
     (folder / "config.json").write_text(config)
     _refused(folder)

@@ -1,0 +1,51 @@
+"""The files of a model on disk: which they are, their digests, copies that outlast a power cut. Knows no manifest."""
+
+import hashlib
+import os
+import shutil
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+WEIGHTS = "*.safetensors"
+# What transformers reads of a model, from disk or from the hub. No pickles, no code.
+STANDARD = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+    "*.spm",
+    "*.safetensors.index.json",
+    WEIGHTS,
+)
+
+
+def matching(folder: Path, *patterns: str) -> list[Path]:
+    """The files directly in the folder whose names match one of the patterns."""
+    files = (path for path in folder.iterdir() if path.is_file())
+    return sorted(path for path in files if any(fnmatchcase(path.name, pattern) for pattern in patterns))
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy the content, but not the permissions: sources are read-only at times."""
+    shutil.copyfile(source, target)
+    sync(target)
+
+
+def sync(path: Path) -> None:
+    """Have the disk write what it holds back of a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
