@@ -1,4 +1,4 @@
-"""The files of a model on disk: which they are, their digests, copies that outlast a power cut. Knows no manifest."""
+"""The files of a model on disk: which they are, their digests, copies that outlast a power cut. Knows no versions."""
 
 import hashlib
 import os
@@ -6,6 +6,9 @@ import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from app.store.manifest import StoreError
+
+CARD = "README.md"
 WEIGHTS = "*.safetensors"
 # What transformers reads of a model, from disk or from the hub. No pickles, no code.
 STANDARD = (
@@ -29,6 +32,15 @@ def matching(folder: Path, *patterns: str) -> list[Path]:
     """The files directly in the folder whose names match one of the patterns."""
     files = (path for path in folder.iterdir() if path.is_file())
     return sorted(path for path in files if any(fnmatchcase(path.name, pattern) for pattern in patterns))
+
+
+def files_of(source: Path) -> list[Path]:
+    """What of a transformers folder is published; raises StoreError if that would be no model."""
+    if not (source / "config.json").is_file():
+        raise StoreError(f"{source} is no transformers folder: it has no config.json")
+    if not matching(source, WEIGHTS):
+        raise StoreError(f"{source} has no safetensors, and pickled weights are not published")
+    return matching(source, CARD, *STANDARD)
 
 
 def sha256(path: Path) -> str:

@@ -13,15 +13,14 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from app.store.files import STANDARD, WEIGHTS, copy, matching, sha256, sync
+from app.store.files import STANDARD, WEIGHTS, copy, files_of, matching, sha256, sync
 from app.store.manifest import FILE, NAME, Manifest, StoreError, first_problem
 
 __all__ = ["Manifest", "Store", "StoreError", "parse", "verify"]
 
-CARD = "README.md"
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 REFERENCE = re.compile(rf"({NAME})(?:@({NUMBER.pattern}))?")
-TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}  # why a folder cannot be renamed to a version that is there
+TAKEN = {errno.EEXIST, errno.ENOTEMPTY}  # why a folder cannot be renamed to a version that is there
 
 
 def parse(reference: str) -> tuple[str, int | None]:
@@ -66,7 +65,7 @@ class Store:
 
     def versions(self) -> list[Manifest]:
         """All complete versions, by name and number; raises StoreError if a manifest is damaged or in a wrong place."""
-        names = sorted(name for name in _folders(self._root) if re.fullmatch(NAME, name))
+        names = sorted(name for name in _names(self._root) if re.fullmatch(NAME, name))
         return [self._manifest(name, number) for name in names for number in self._numbers(name)]
 
     def resolve(self, reference: str) -> Path:
@@ -102,36 +101,36 @@ class Store:
 
         It appears all at once, or not at all with a StoreError.
         """
-        if parse(name)[1] is not None:
-            raise StoreError(f"{name!r} names a version; the store gives the number")
-        card = {
-            "name": name,
-            "language": language,
-            "licence": licence,
-            "base": base,
-            "training_data": training_data,
-            "created": created,
-            "task_prefix": task_prefix,
-            "max_source_tokens": max_source_tokens,
-            "decoding": dict(decoding or {}),
-            "scores": dict(scores or {}),
-        }
         try:
-            return self._publish(_files_of(source), card)
+            draft = Manifest(
+                name=name,
+                version=1,
+                language=language,
+                licence=licence,
+                base=base,
+                training_data=training_data,
+                created=created,
+                task_prefix=task_prefix,
+                max_source_tokens=max_source_tokens,
+                decoding=dict(decoding or {}),
+                scores=dict(scores or {}),
+                files={},
+            )
+            return self._publish(files_of(source), draft)
         except ValidationError as error:
-            raise StoreError(f"cannot publish {name}: {first_problem(error)}") from error
+            raise StoreError(f"cannot publish {name!r}: {first_problem(error)}") from error
         except OSError as error:
-            raise StoreError(f"cannot publish {name} in {self._root}: {error.strerror}") from error
+            raise StoreError(f"cannot publish {name!r} in {self._root}: {error.strerror}") from error
 
-    def _publish(self, files: list[Path], card: dict[str, Any]) -> Path:
-        home = self._root / card["name"]
+    def _publish(self, files: list[Path], draft: Manifest) -> Path:
+        home = self._root / draft.name
         aside = home / f".incoming-{uuid4().hex}"
         try:
             aside.mkdir(parents=True)
             for path in files:
                 copy(path, aside / path.name)
             digests = {path.name: sha256(aside / path.name) for path in files}
-            return _appear(aside, card | {"files": digests})
+            return _appear(aside, draft.model_copy(update={"files": digests}))
         finally:
             shutil.rmtree(aside, ignore_errors=True)  # gone already where all went well
             with suppress(OSError):
@@ -168,32 +167,23 @@ def _choose(name: str, version: int | None, numbers: list[int]) -> int:
     return version or numbers[-1]
 
 
-def _folders(folder: Path) -> list[str]:
-    """The names of the folders in a folder; none where there is no such folder."""
+def _names(folder: Path) -> list[str]:
+    """What lies in a folder; nothing where there is no such folder."""
     try:
-        return [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        return os.listdir(folder) if folder.is_dir() else []
     except OSError as error:
         raise StoreError(f"cannot read {folder}: {error.strerror}") from error
 
 
 def _taken(home: Path) -> list[int]:
-    return [int(name) for name in _folders(home) if NUMBER.fullmatch(name)]
+    return [int(name) for name in _names(home) if NUMBER.fullmatch(name)]
 
 
-def _files_of(source: Path) -> list[Path]:
-    """What of a transformers folder is published."""
-    if not (source / "config.json").is_file():
-        raise StoreError(f"{source} is no transformers folder: it has no config.json")
-    if not matching(source, WEIGHTS):
-        raise StoreError(f"{source} has no safetensors, and pickled weights are not published")
-    return matching(source, CARD, *STANDARD)
-
-
-def _appear(aside: Path, card: dict[str, Any]) -> Path:
+def _appear(aside: Path, draft: Manifest) -> Path:
     """Number the complete folder and rename it to its number, the next one that nobody else takes first."""
     number = max(_taken(aside.parent), default=0) + 1
     while True:
-        sync(Manifest(version=number, **card).write(aside))
+        sync(draft.model_copy(update={"version": number}).write(aside))
         sync(aside)
         target = aside.with_name(str(number))
         try:

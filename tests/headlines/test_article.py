@@ -59,7 +59,10 @@ def test_html_is_read_as_its_text(text: str, words: str) -> None:
     "hidden",
     [
         "<script>document.write('<p>ad</p>'); if (a<b) c();</script>",
+        "<script>for(;a<b;){}</script>",
         "<script async src='/x.js'></script>",
+        "<script src='/x.js></script>",
+        "<noscript><!--</noscript>",
         "<SCRIPT type='a>b'>x</SCRIPT>",
         "<style>p { color: red }</style>",
         "<noscript><p>Please enable JavaScript</p><img src=x></noscript>",
@@ -106,8 +109,8 @@ def test_entities_blanks_and_junk(text: str, words: str) -> None:
 
 
 HOSTILE = """
-    < <div> <!-- & <a <a_ <a_href=x> <script> <p> <b> <table> <template> <title> <svg><title> </ <a_= &# &lt; &a
-    <!doctype_ <!--<p>--> <p>&lt; 😀<p> <template><p> <div_a=' a<b> <a><p> <b_a=1> \ud800 \0
+    < <div> <!-- & <a_href=x> <script> <p> <b> <table> <template> <noscript> <title> <svg><title> </ <a_= &# &lt; &a
+    <a <a_ <!doctype_ <!--<p>--> <p>&lt; 😀<p> <template><p> <div_a=' a<b> <a><p> <b_a=1> \ud800 \0
 """
 
 

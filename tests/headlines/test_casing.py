@@ -31,6 +31,7 @@ the prime minister of Spain. The army said the Army had no comment. Al-Qaeda fig
         ("prime minister marin flees", "Prime Minister Marin flees"),
         ("$4.2 billion for ohio. what now? nothing", "$4.2 billion for Ohio. What now? Nothing"),
         ("Marin: 'we will win'", "Marin: 'We will win'"),
+        ("why smith, a man, died", "Why Smith, a man, died"),
         ("10-year-old wins", "10-year-old wins"),
         ("“new plan” helps", "“New plan” helps"),
     ],
@@ -53,6 +54,13 @@ def test_what_the_article_writes_both_ways_stays_unless_the_headline_is_a_title(
     assert with_case("Why the Army helps", "sentence", ARTICLE) == "Why the Army helps"
     assert with_case("Why the army helps", "sentence", ARTICLE) == "Why the army helps"
     assert with_case("Why the Army Helps Nobody", "sentence", ARTICLE) == "Why the army helps nobody"
+
+
+def test_a_name_that_only_starts_sentences_confirms_the_models_own_capitals() -> None:
+    article = "White House officials spoke of a white house. The House waited in the other house."
+    assert with_case("Why White House waits", "sentence", article) == "Why White House waits"
+    assert with_case("Why white house waits", "sentence", article) == "Why white house waits"
+    assert with_case("Why The House waits", "sentence", article) == "Why the House waits"
 
 
 @pytest.mark.parametrize("heading", ["Storm Hits Coast of Florida Again Today.", "STORM HITS COAST.", "", '"Coast" is'])
@@ -92,7 +100,9 @@ def test_what_has_no_case_to_change(headline: str, case: Case) -> None:
 
 
 def test_a_word_without_end_comes_back() -> None:
-    assert with_case("mc" * 5000, "title", "").casefold() == "mc" * 5000
+    word = with_case("mc" * 5000, "title", "")
+    assert word.startswith("McMc")
+    assert word.casefold() == "mc" * 5000
 
 
 WORDS = """
