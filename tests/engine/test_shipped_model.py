@@ -1,4 +1,4 @@
-"""The model that comes with the project: transformers loads it as it is, and the engine writes what generate() writes."""
+"""The model that comes with the project: anybody can load it, and the engine writes what generate() writes for it."""
 
 import copy
 import json
