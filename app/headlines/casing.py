@@ -59,9 +59,12 @@ class _Words:
         word = titled[part.start() : part.start() + len(self._words[place])]
         if len(word) > 2 and word.isupper():
             word = word[0] + word[1:].lower()  # `titlecase` takes every word without vowels for an acronym
-        first_of_several = titled[part.end() : part.end() + 1] == "-" and titled[: part.start()][-1:] != "-"
+        first_of_several = titled[part.end() : part.end() + 1] == "-" and not self._follows_hyphen(part)
         after_dash = place > 0 and DASH.search(titled[self._parts[place - 1].end() : part.start()])
         return _capitalised(word) if self._begins[place] or first_of_several or after_dash else word
+
+    def _follows_hyphen(self, part: re.Match[str]) -> bool:
+        return self._headline[: part.start()].endswith("-")
 
     def _rewritten(self, words: Iterable[str]) -> str:
         pieces, end = [], 0
@@ -91,15 +94,18 @@ class _Words:
 
     def _is_shouting(self) -> bool:
         """Whether capitals tell nothing of acronyms, all being capitals."""
-        columns = [column for column in zip(self._words, self._names, strict=True) if _letters(column[0]) > 1]
-        telling = [word for word, name in columns if not (name and name.isupper())]
-        has_long = any(_letters(word) >= LONG for word, name in columns if not name)
-        return has_long and len(telling) > 1 and all(word.isupper() for word in telling)
+        unknown = [word for word, name in zip(self._words, self._names, strict=True) if not name]
+        has_long = any(_letters(word) >= LONG for word in unknown)
+        return has_long and all(word.isupper() for word in self._words if _letters(word) > 1)
 
     def _is_in_title_case(self) -> bool:
         """Whether capitals tell nothing of names, nearly all long words having one."""
-        columns = zip(self._words, self._kept, self._begins, strict=True)
-        free = [word for word, kept, begins in columns if not kept and not begins and key(word) not in SMALL]
+        columns = zip(self._parts, self._words, self._kept, self._begins, strict=True)
+        free = [
+            word
+            for part, word, kept, begins in columns
+            if not (kept or begins or key(word) in SMALL or self._follows_hyphen(part))  # "Irish-born" in a title
+        ]
         long = [word for word in free if _letters(word) >= LONG]
         if len(long) == 1:
             long = [word for word in free if is_cased(word)]  # one tells too little: take the short ones, too

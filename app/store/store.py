@@ -71,13 +71,15 @@ class Store:
     def resolve(self, reference: str) -> Path:
         """The folder of `name` (its newest version), of `name@version`, of a path, or of a model of the hub.
 
-        Raises StoreError if it is none of these. What comes from the hub is downloaded if its cache lacks it.
+        Raises StoreError if it is none of these, or if a version's manifest is that of another. What comes from the hub
+        is downloaded if its cache lacks it.
         """
         if REFERENCE.fullmatch(reference):
             name, version = parse(reference)
             numbers = self._numbers(name)
             if numbers:
-                return self._root / name / str(_choose(name, version, numbers))
+                manifest = self._manifest(name, _choose(name, version, numbers))
+                return self._root / name / str(manifest.version)
         if reference.strip() and Path(reference).is_dir():
             return Path(reference)
         return self._download(reference)

@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -37,6 +39,7 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
         ("<p>A.</p>B", "A. B"),
         ("<TABLE><TR><TD>1<TD>2</TABLE>", "1 2"),
         ("one<br>two<BR/>three", "one two three"),
+        ("one<br/>two", "one two"),
         ("<ul><li>one<li>two</ul>", "one two"),
         ("very<wbr>long, <my-tag>un</my-tag>known", "verylong, unknown"),
         ("<a href=\"?x>y\" title='<b>'>link</a>ed", "linked"),
@@ -97,6 +100,7 @@ def test_blocks_separate_words(block: str) -> None:
         ("&#1;a&#xD800;b&shy;c", "a\ufffdbc"),
         (" a\t\nb\r\n\u00a0c\u2003d\u2028e\u3000", "a b c d e"),
         ("co\u00adop, \ufeffzero\u200b-width", "coop, zero-width"),
+        ("word\u2060joiner", "wordjoiner"),
         ("N\0A\0S\0A", "NASA"),
         ("a\x1fb\x85c\x9bd\x7fe", "a b c d e"),
         ("half \ud83d a smile\udc00", "half a smile"),
@@ -110,7 +114,7 @@ def test_entities_blanks_and_junk(text: str, words: str) -> None:
 
 HOSTILE = """
     < <div> <!-- & <a_href=x> <script> <p> <b> <table> <template> <noscript> <title> <svg><title> </ <a_= &# &lt; &a
-    <a <a_ <!doctype_ <!--<p>--> <p>&lt; 😀<p> <template><p> <div_a=' a<b> <a><p> <b_a=1> \ud800 \0
+    <a <a_ <!doctype_ <!--<p>--> <p>&lt; 😀<p> <![CDATA[ <template><p> <div_a=' a<b> <a><p> <b_a=1> \ud800 \0
 """
 
 
@@ -152,4 +156,10 @@ def test_every_result_can_be_tokenised(text: str) -> None:
     words = clean(text)
     words.encode()
     assert words == " ".join(words.split())
-    assert not any(ord(character) < 32 for character in words)
+    assert not any(unicodedata.category(character) in ("Cc", "Cs") for character in words)
+
+
+@given(st.text(st.characters(exclude_characters="<&")))
+@example(" a\u00ad\0 \u200b b\ufeff\x85c\ud800")
+def test_plain_text_is_cleaned_once(text: str) -> None:
+    assert clean(clean(text)) == clean(text)

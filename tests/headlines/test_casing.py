@@ -27,6 +27,15 @@ the prime minister of Spain. The army said the Army had no comment. Al-Qaeda fig
         ("Man paints White House", "Man paints White House"),
         ("man dies in st. louis", "Man dies in St. Louis"),
         ("Irish-Born Man Speaks", "Irish-born man speaks"),
+        ("Irish-born Man Speaks Up", "Irish-born man speaks up"),
+        ("APPLE TV", "Apple TV"),
+        ("NASA LANDS", "NASA lands"),
+        ("ROVER LANDS IN 2031", "Rover lands in 2031"),
+        ("A U.N. BODY MEETS", "A U.N. body meets"),
+        ("Storm Hits the Coast after Long Dry Week", "Storm hits the coast after long dry week"),
+        ("The I\u0301ndice Falls Again", "The i\u0301ndice falls again"),
+        ("NASA US", "NASA US"),
+        ("Why I Left Apple", "Why I left Apple"),
         ("al-Qaeda flees", "Al-Qaeda flees"),
         ("prime minister marin flees", "Prime Minister Marin flees"),
         ("$4.2 billion for ohio. what now? nothing", "$4.2 billion for Ohio. What now? Nothing"),
@@ -44,6 +53,39 @@ def test_the_models_own_capitals_count_where_the_article_tells_nothing() -> None
     assert with_case("Chipmaker Veltrion builds plant", "sentence", ARTICLE) == "Chipmaker Veltrion builds plant"
     assert with_case("Chipmaker veltrion builds plant", "sentence", ARTICLE) == "Chipmaker veltrion builds plant"
     assert with_case("Chipmaker Veltrion Builds Plant", "sentence", ARTICLE) == "Chipmaker veltrion builds plant"
+
+
+def test_a_short_headline_keeps_its_name_and_letters() -> None:
+    assert with_case("Who is Veltrix?", "sentence", ARTICLE) == "Who is Veltrix?"
+    assert with_case("Why the G7 and YouTube Meet", "sentence", ARTICLE) == "Why the G7 and YouTube meet"
+    assert with_case("A U.N. Body Meets", "sentence", ARTICLE) == "A U.N. body meets"
+
+
+def test_a_real_headline_and_its_article() -> None:
+    article = "WASHINGTON — A senator urged action on a climate bill Tuesday, citing NASA’s data."
+    title, sentence = "Senator Urges Action on Climate Bill", "Senator urges action on climate bill"
+    for headline in (title, sentence, title.upper(), title.lower()):
+        assert with_case(headline, "sentence", article) == sentence
+        assert with_case(headline, "title", article) == title
+
+
+def test_a_name_is_spelt_as_the_article_does_most_often() -> None:
+    article = "The Unesco office and the Unesco staff met the UNESCO board."
+    assert with_case("why unesco met", "sentence", article) == "Why Unesco met"
+    assert with_case("why UNESCO met", "sentence", article.replace("Unesco staff", "UNESCO staff")) == "Why UNESCO met"
+
+
+def test_an_abbreviation_ends_no_sentence() -> None:
+    assert with_case("why baker left", "sentence", "They told Sen. Baker so.") == "Why Baker left"
+    assert with_case("why baker left", "sentence", "They went. Baker stayed.") == "Why baker left"
+
+
+def test_a_quotation_may_begin_with_a_capital_that_names_nothing() -> None:
+    assert with_case("why storms hit", "sentence", "They said 'Storms hit us' and left.") == "Why storms hit"
+
+
+def test_what_the_article_writes_as_a_small_i_is_a_word() -> None:
+    assert with_case("Polska I Niemcy Graja", "sentence", "Mecz polska i niemcy graja") == "Polska i niemcy graja"
 
 
 def test_what_the_article_writes_in_lower_case_is_no_name() -> None:
@@ -82,6 +124,8 @@ def test_a_heading_tells_nothing_of_names(heading: str) -> None:
         ("‘the best’ and “the worst”", "‘The Best’ and “The Worst”"),
         ("storm—thousands flee", "Storm—Thousands Flee"),
         ("what is it for", "What Is It For"),
+        ("cafe\u0301s close", "Cafe\u0301s Close"),
+        ("up in the air, and over", "Up in the Air, and Over"),
         ("10-year-old and/or 5G", "10-Year-Old and/or 5G"),
     ],
 )

@@ -16,6 +16,7 @@ from app.headlines.headline import Headline, Wishes, distinct, normalised, tidy
         ("Straße", "STRASSE"),
         ("ﬁnal №１", "Final No1"),
         ("café", "cafe\u0301"),
+        ("ϒ", "υ"),
     ],
 )
 def test_headlines_that_are_the_same(one: str, other: str) -> None:

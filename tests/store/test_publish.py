@@ -110,6 +110,39 @@ def test_a_full_disk_leaves_nothing(
     assert everything(root) == before
 
 
+@pytest.mark.parametrize("error", [errno.EIO, errno.EROFS, errno.EXDEV])
+def test_a_rename_that_fails_is_not_tried_for_ever(
+    root: Path, source: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    failures = iter([OSError(error, os.strerror(error))])
+
+    def fail(*_: Any) -> None:
+        raise next(failures)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(StoreError, match=f"cannot publish 'press' in .*: {os.strerror(error)}"):
+        Store(root).publish(source, name="press", **CARD)
+    assert everything(root) == []
+
+
+@pytest.mark.parametrize("error", [errno.EEXIST, errno.ENOTEMPTY])
+def test_a_number_that_another_publisher_takes_first_is_passed_over(
+    root: Path, source: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    rename = os.rename
+
+    def lose(aside: Path, target: Path) -> None:
+        if target.name == "1":
+            raise OSError(error, os.strerror(error))
+        rename(aside, target)
+
+    monkeypatch.setattr(os, "rename", lose)
+    folder = Store(root).publish(source, name="press", **CARD)
+    manifest = verify(folder)
+    assert manifest is not None
+    assert (folder.name, manifest.version) == ("2", 2)
+
+
 def test_an_interrupt_leaves_nothing(root: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -6,6 +8,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from app.store import store as store_module
 from app.store.manifest import FILE
 from app.store.store import Store, StoreError, parse, verify
 from tests.store.models import CARD, write_model
@@ -97,8 +100,20 @@ def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["other/3", "press/7"])
 def test_a_version_in_a_wrong_place_is_named(store: Store, tmp_path: Path, place: str) -> None:
     (tmp_path / "models/press/3").rename(tmp_path / "models" / place)
-    with pytest.raises(StoreError, match=rf"{place}/manifest\.json is that of press@3"):
+    wrong = rf"{place}/manifest\.json is that of press@3"
+    with pytest.raises(StoreError, match=wrong):
         store.versions()
+    with pytest.raises(StoreError, match=wrong):
+        store.resolve(place.replace("/", "@"))
+    with pytest.raises(StoreError, match=wrong):
+        store.resolve(place.split("/")[0])
+
+
+def test_a_version_elsewhere_keeps_its_name(store: Store, tmp_path: Path) -> None:
+    elsewhere = (tmp_path / "models/press/3").rename(tmp_path / "copied")
+    manifest = verify(store.resolve(str(elsewhere)))
+    assert manifest is not None
+    assert (manifest.name, manifest.version) == ("press", 3)
 
 
 def test_a_damaged_manifest_is_named_and_harms_no_other_model(store: Store, tmp_path: Path) -> None:
@@ -220,6 +235,15 @@ def test_a_file_that_was_added_is_found(store: Store, name: str) -> None:
     (folder / name).write_text("{}")
     with pytest.raises(StoreError, match=rf"press/3/{name} is not in the manifest"):
         verify(folder)
+
+
+def test_a_file_that_cannot_be_read_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(store_module, "sha256", broken)
+    with pytest.raises(StoreError, match=r"^cannot read .*press/3/[A-Za-z_.]+: Input/output error$"):
+        verify(store.resolve("press"))
 
 
 def test_notes_beside_a_model_do_no_harm(store: Store) -> None:
