@@ -53,6 +53,7 @@ def serve(**flags: str | None) -> int:
     from app.api import server
     from app.serving.service import HeadlineService
 
+    bound = server.bind(settings.host, settings.port)
     model, _, _ = _load(settings)
 
     def build(metrics: "Metrics", on_lost: Callable[[], None]) -> "HeadlineService":
@@ -65,7 +66,7 @@ def serve(**flags: str | None) -> int:
             on_lost=on_lost,
         )
 
-    return server.run(settings, build)
+    return server.run(settings, bound, build)
 
 
 def _load(settings: Settings) -> tuple["LoadedModel", Path, "Manifest | None"]:

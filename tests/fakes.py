@@ -40,6 +40,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.decoding = SimpleNamespace(num_beams=4, max_new_tokens=8)
         self.batches: list[list[str]] = []
+        self.gpu: dict[str, int] = {}
         self.error: BaseException | None = None
         self.started = threading.Semaphore(0)
         self._open = threading.Event()
@@ -52,6 +53,9 @@ class FakeEngine:
         if self.error is not None:
             raise self.error
         return Batch([self.write(job) for job in jobs], 0.001, 0.002, padding_tokens=5, generated_tokens=11)
+
+    def memory(self) -> dict[str, int]:
+        return self.gpu
 
     @staticmethod
     def write(job: Job) -> list[Candidate]:

@@ -192,6 +192,8 @@ def test_json_logs_have_no_article_in_them() -> None:
         (["--device", "cuda:77"], {}, "cuda:77"),
         (["--port", "http"], {}, "port: "),
         (["--prot", "1"], {}, "--prot"),
+        (["--host", "192.0.2.1"], {}, "cannot listen on 192.0.2.1"),
+        (["--host", "no such host"], {}, "cannot listen on no such host"),
         ([], {"HEADLINE_MODLE": "x"}, "HEADLINE_MODLE"),
         (["--api-keys-file", "/nowhere/keys"], {}, "/nowhere/keys"),
     ],
@@ -203,6 +205,14 @@ def test_a_start_that_cannot_be_is_one_line_and_a_code(flags: list[str], env: di
     assert log.startswith("headline: ")
     assert log.count("\n") == 1
     assert words in log
+
+
+def test_a_port_that_is_taken_is_known_at_once(service: Service) -> None:
+    process = start("--port", service.url.rpartition(":")[2])
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert log.startswith("headline: cannot listen on 127.0.0.1:")
+    assert log.count("\n") == 1
 
 
 def test_help_tells_every_setting() -> None:

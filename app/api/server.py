@@ -17,7 +17,7 @@ from app.api import errors, guard
 from app.api.routes import build_router
 from app.serving.metrics import Metrics
 from app.serving.service import HeadlineService
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 TITLE = "Headline service"
@@ -71,6 +71,12 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or []:
+            host, port = listening.getsockname()[:2]
+            log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Signals arrive here, between two byte codes of the main thread."""
         self._loop.call_soon_threadsafe(self._stop, sig)
@@ -97,20 +103,35 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(settings: Settings, build: Callable[[Metrics, Callable[[], None]], HeadlineService]) -> int:
-    """Serve until a signal; the process's exit code. `build` makes the service, given what to call if it is lost."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that has its address but does not listen yet: a taken port is known before a model is loaded.
+
+    Raises SettingsError.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return bound
+
+
+def run(
+    settings: Settings, bound: socket.socket, build: Callable[[Metrics, Callable[[], None]], HeadlineService]
+) -> int:
+    """Serve on `bound` until a signal; the exit code. `build` makes the service, given what to call if it is lost."""
     metrics = Metrics()
     server: Server
     service = build(metrics, lambda: server.give_up())
     config = uvicorn.Config(
         create_app(settings, service, metrics),
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=1,  # behind our own grace, in which all was answered
     )
     server = Server(config, service, grace=settings.shutdown_grace_s)
-    server.run()
+    server.run([bound])
     return 1 if server.failed else 0

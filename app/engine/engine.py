@@ -57,6 +57,14 @@ class Engine:
         dtype: torch.dtype = self._model.dtype
         return dtype
 
+    def memory(self) -> dict[str, int]:
+        """Kinds of the device's memory and their bytes; empty where the device has none of its own."""
+        if self.device.type != "cuda":
+            return {}
+        free, _ = torch.cuda.mem_get_info(self.device)
+        allocated = torch.cuda.memory_allocated(self.device)
+        return {"allocated": allocated, "reserved": torch.cuda.memory_reserved(self.device), "free": free}
+
     def generate(self, jobs: Sequence[Job]) -> Batch:
         """Write candidates for every job: `job.beams` at most, best first.
 

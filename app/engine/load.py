@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from app.engine import attention
 from app.engine.decoding import Decoding
 from app.engine.engine import Engine
+from app.engine.packed import can_pack, pack
 from app.engine.tokens import ArticleTokenizer
 from app.store.manifest import Manifest
 
@@ -74,6 +75,8 @@ def load(folder: Path, manifest: Manifest | None, *, device: str = "auto", dtype
         dtype=str(model.dtype).removeprefix("torch."),
         scores=dict(manifest.scores) if manifest else {},
     )
+    if can_pack(model):
+        pack(model)
     return LoadedModel(info, Engine(model, decoding), reader, workers)
 
 

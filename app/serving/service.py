@@ -91,6 +91,8 @@ class HeadlineService:
         )
         info = model.info
         metrics.model_info.labels(info.name, info.version, info.device, info.dtype).set(1)
+        if model.engine.memory():
+            metrics.watch_gpu_memory(model.engine.memory)
         metrics.model_ready.set_function(lambda: self._reason() is None)
 
     @property

@@ -41,10 +41,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running(**given: Any) -> AsyncIterator[Running]:
+async def running(*, gpu: dict[str, int] | None = None, **given: Any) -> AsyncIterator[Running]:
     """The application as `headline serve` wires it, with these settings, ready."""
     settings = Settings(**given)
     metrics, engine, lost = Metrics(), FakeEngine(), []
+    engine.gpu = gpu or {}
     service = HeadlineService(
         fake_model(engine),
         metrics,

@@ -232,6 +232,16 @@ async def test_metrics() -> None:
     assert min(first_buckets) <= 0.002
 
 
+async def test_gpu_memory_is_exported_where_there_is_a_card() -> None:
+    async with running() as it:
+        assert "headline_gpu_memory_bytes" not in (await it.http.get("/metrics")).text
+    memory = {"allocated": 7, "free": 9}
+    async with running(gpu=memory) as it:
+        memory["allocated"] = 8
+        assert await it.metric("headline_gpu_memory_bytes", kind="allocated") == 8
+        assert await it.metric("headline_gpu_memory_bytes", kind="free") == 9
+
+
 async def test_no_article_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with running() as it:
