@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.load import drive
 
 IDLE_SECONDS = 20.0
+SETTLING_SECONDS = 3.0  # behind the load: what is held then is held for good
 REFUSALS = 100
 CLIENTS = 16
 
@@ -36,8 +37,10 @@ async def measure(url: str, articles: Sequence[str], *, requests: int, key: str 
         idle = (await _metric(http, "process_cpu_seconds_total") - before) / IDLE_SECONDS
         memory_idle = await _metric(http, "process_resident_memory_bytes")
         await drive(url, articles, clients=CLIENTS, requests=requests // 10, key=key)
+        await asyncio.sleep(SETTLING_SECONDS)
         memory_early = await _metric(http, "process_resident_memory_bytes")
         await drive(url, articles, clients=CLIENTS, requests=requests - requests // 10, key=key)
+        await asyncio.sleep(SETTLING_SECONDS)
         memory_late = await _metric(http, "process_resident_memory_bytes")
         refusal, retry_after = await _refusals(http, articles)
     return Limits(idle, refusal, retry_after, memory_idle, memory_early, memory_late)

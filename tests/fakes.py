@@ -41,6 +41,7 @@ class FakeEngine:
         self.decoding = SimpleNamespace(num_beams=4, max_new_tokens=8)
         self.batches: list[list[str]] = []
         self.gpu: dict[str, int] = {}
+        self.rests = 0
         self.error: BaseException | None = None
         self.started = threading.Semaphore(0)
         self._open = threading.Event()
@@ -53,6 +54,9 @@ class FakeEngine:
         if self.error is not None:
             raise self.error
         return Batch([self.write(job) for job in jobs], 0.001, 0.002, padding_tokens=5, generated_tokens=11)
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def memory(self) -> dict[str, int]:
         return self.gpu

@@ -1,6 +1,9 @@
 """Engine.generate: a batch of articles as tokens in, their headline candidates out."""
 
+import ctypes
+import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from time import perf_counter
@@ -64,6 +67,13 @@ class Engine:
         free, _ = torch.cuda.mem_get_info(self.device)
         allocated = torch.cuda.memory_allocated(self.device)
         return {"allocated": allocated, "reserved": torch.cuda.memory_reserved(self.device), "free": free}
+
+    @staticmethod
+    def rest() -> None:
+        """Give memory that earlier batches needed back to the system, where the C library (glibc) would keep it."""
+        if sys.platform == "linux":
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL("libc.so.6").malloc_trim(0)
 
     def generate(self, jobs: Sequence[Job]) -> Batch:
         """Write candidates for every job: `job.beams` at most, best first.

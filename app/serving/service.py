@@ -19,6 +19,7 @@ from app.serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 5.0
+REST_SECONDS = 1.0  # so long idle, the engine gives memory back
 PROBE_ARTICLE = "The city council voted on Tuesday to keep the old library open."
 
 
@@ -79,6 +80,7 @@ class HeadlineService:
         self._lost = False
         self._warm = False
         self._probe: asyncio.Task[str | None] | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._model_threads = ThreadPoolExecutor(model.workers, thread_name_prefix="model")
         self._text_threads = ThreadPoolExecutor(1, thread_name_prefix="text")
         self._batcher: Batcher[Job, _Written] = Batcher(
@@ -112,6 +114,8 @@ class HeadlineService:
                 await self._batcher.drained()
         finally:
             self._warm = False
+            if self._resting is not None:
+                self._resting.cancel()
             self._text_threads.shutdown()
             self._model_threads.shutdown()
 
@@ -208,9 +212,21 @@ class HeadlineService:
         except Exception:
             log.exception("a batch of %d failed", len(jobs))
             raise
+        finally:
+            self._rest_soon()
         self._measure(jobs, batch)
         finished = _now()
         return [_Written(candidates, started, finished) for candidates in batch.candidates]
+
+    def _rest_soon(self) -> None:
+        """Put off the engine's rest: it comes when nothing has run for a while, and so costs no request anything."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._resting = asyncio.get_running_loop().call_later(REST_SECONDS, self._rest)
+
+    def _rest(self) -> None:
+        if self._warm and not self._batcher.running:
+            self._model_threads.submit(self._model.engine.rest)
 
     def _measure(self, jobs: Sequence[Job], batch: Batch) -> None:
         metrics = self._metrics

@@ -242,6 +242,21 @@ async def test_gpu_memory_is_exported_where_there_is_a_card() -> None:
         assert await it.metric("headline_gpu_memory_bytes", kind="free") == 9
 
 
+async def test_the_engine_rests_when_idle_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.serving.service.REST_SECONDS", 0.0)
+    async with running() as it:
+        with it.engine.hold():
+            first = asyncio.create_task(it.http.post("/headline", json={"text": ARTICLE}))
+            await it.started()
+            assert it.engine.rests == 0
+        await first
+        await it.until(lambda: _rested(it))
+
+
+async def _rested(it) -> bool:  # type: ignore[no-untyped-def]
+    return bool(it.engine.rests)
+
+
 async def test_no_article_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with running() as it:
