@@ -22,9 +22,11 @@ HEALTH = frozenset({"/healthz", "/readyz"})
 class Record:
     """Gives a request its id and its time of arrival, answers what nobody caught, and keeps log and metrics."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Set[str]) -> None:
+        """`routes`: the paths that metrics and log name; all others are "unmatched", however many clients invent."""
         self._app = app
         self._metrics = metrics
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,7 +57,7 @@ class Record:
             self._note(scope, request_id, status, loop.time() - arrived)
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = scope["path"] if scope["path"] in self._routes else "unmatched"
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_duration.labels(route).observe(seconds)
         if route not in HEALTH and route != "/metrics":

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from app.api import errors, guard
 from app.api.routes import build_router
@@ -32,6 +33,13 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
             log.info("ready")
             yield
 
+    router = build_router(
+        service,
+        metrics,
+        max_article_chars=settings.max_article_chars,
+        request_timeout=settings.request_timeout_ms / 1000,
+    )
+    routes = {route.path for route in router.routes if isinstance(route, Route)}
     open_paths = guard.HEALTH | ({"/metrics"} if settings.metrics_open else set())
     app: FastAPI = FastAPIOffline(  # whose /docs needs nothing from outside
         redoc_url=None,
@@ -39,21 +47,14 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
         description="Headlines from articles, written on this machine.",
         lifespan=lifespan,
         middleware=[
-            Middleware(guard.Record, metrics=metrics),
+            Middleware(guard.Record, metrics=metrics, routes=routes),
             Middleware(guard.ApiKeys, keys=settings.keys(), open_paths=open_paths),
             Middleware(guard.BodyRules, max_bytes=settings.max_body_bytes),
         ],
     )
     app.state.metrics = metrics
     errors.add_handlers(app)
-    app.include_router(
-        build_router(
-            service,
-            metrics,
-            max_article_chars=settings.max_article_chars,
-            request_timeout=settings.request_timeout_ms / 1000,
-        )
-    )
+    app.include_router(router)
     return app
 
 
