@@ -157,11 +157,12 @@ class Batcher(Generic[Job, Result]):
         finally:
             self._remove([accepted])
 
-    def check_room(self) -> None:
-        """Raise what submit would raise now for want of room: QueueFull or Closed."""
+    def check_room(self, *, coming: int = 0) -> None:
+        """Raise what submit would raise for want of room, once `coming` jobs that are still prepared are in: QueueFull
+        or Closed."""
         if self._closed or not self.alive:
             raise Closed
-        if len(self._waiting) >= self._max_waiting:
+        if len(self._waiting) + coming >= self._max_waiting:
             raise QueueFull(self._pace.seconds_for(self._waiting_cost))
 
     def close(self) -> None:

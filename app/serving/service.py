@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from app.engine.engine import Batch, EngineLost, Job
 from app.engine.load import LoadedModel, ModelInfo
@@ -17,6 +19,7 @@ from app.headlines.headline import Headline, Wishes, distinct, normalised, tidy
 from app.serving.batcher import Batcher, BatchFailed, Closed, DeadlinePassed, QueueFull
 from app.serving.metrics import Metrics
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 5.0
 REST_SECONDS = 1.0  # so long idle, the engine gives memory back
@@ -78,6 +81,7 @@ class HeadlineService:
         self._metrics = metrics
         self._on_lost = on_lost
         self._lost = False
+        self._reading = 0
         self._warm = False
         self._probe: asyncio.Task[str | None] | None = None
         self._resting: asyncio.TimerHandle | None = None
@@ -136,14 +140,14 @@ class HeadlineService:
         """
         arrived = _now()
         self._must_take(model)
-        text, reading = await self._on_text_thread(self._read, article)
+        text, reading = await self._read_aside(article)
         self._note(reading)
         submitted = _now()
         job = Job(reading.tokens, self._beams(wishes))
         written = await self._submit(job, deadline)
         return Answer(
             model=self._model.info,
-            headlines=self._choose(written.candidates, wishes, text),
+            headlines=await self._on_text_thread(partial(self._choose, written.candidates, wishes, text)),
             reading=reading,
             queued=written.started - submitted,
             modelled=written.finished - written.started,
@@ -165,7 +169,7 @@ class HeadlineService:
         info = self._model.info
         if model not in (None, info.name, f"{info.name}@{info.version}"):
             raise UnknownModel(f"no model {model!r} is loaded")
-        self._batcher.check_room()
+        self._batcher.check_room(coming=self._reading)
 
     def _reason(self) -> str | None:
         if self._lost:
@@ -177,6 +181,14 @@ class HeadlineService:
         if self._batcher.closed:
             return "shutting down"
         return None
+
+    async def _read_aside(self, article: str) -> tuple[str, Reading]:
+        """Cleaned and tokenised off the event loop; counted meanwhile as one that will wait."""
+        self._reading += 1
+        try:
+            return await self._on_text_thread(partial(self._read, article))
+        finally:
+            self._reading -= 1
 
     def _read(self, article: str) -> tuple[str, Reading]:
         text = clean(article)
@@ -264,8 +276,8 @@ class HeadlineService:
             return f"the last batch failed and so did a probe: {type(error).__name__}"
         return None
 
-    async def _on_text_thread(self, work: Callable[[str], tuple[str, Reading]], article: str) -> tuple[str, Reading]:
-        return await asyncio.get_running_loop().run_in_executor(self._text_threads, work, article)
+    async def _on_text_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._text_threads, work)
 
 
 def _now() -> float:

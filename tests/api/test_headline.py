@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
@@ -142,8 +143,9 @@ async def test_unknown_model_is_404() -> None:
 async def test_a_full_queue_is_429_with_retry_after() -> None:
     async with running(**GATED) as it:
         with it.engine.hold():
-            waiting = [asyncio.create_task(it.http.post("/headline", json={"text": f"news {n}"})) for n in range(3)]
+            waiting = [asyncio.create_task(it.http.post("/headline", json={"text": "running"}))]
             await it.started()
+            waiting += [asyncio.create_task(it.http.post("/headline", json={"text": f"news {n}"})) for n in range(2)]
             await it.until(lambda: _is(it, "headline_waiting_requests", 2))
             refused = await it.http.post("/headline", json={"text": ARTICLE})
             again = await it.http.post("/headline", json={"text": ARTICLE})
@@ -154,6 +156,24 @@ async def test_a_full_queue_is_429_with_retry_after() -> None:
     assert int(refused.headers["Retry-After"]) >= 1
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert ARTICLE not in it.engine.articles
+
+
+async def test_articles_that_are_still_read_count_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly(text: str) -> str:
+        reading.set()
+        assert go_on.wait(20)
+        return text
+
+    monkeypatch.setattr("app.serving.service.clean", slowly)
+    async with running(max_waiting=1) as it:
+        first = asyncio.create_task(it.http.post("/headline", json={"text": ARTICLE}))
+        await asyncio.get_running_loop().run_in_executor(None, reading.wait)
+        refused = await it.http.post("/headline", json={"text": ARTICLE})
+        go_on.set()
+        assert (await first).status_code == 200
+    assert_problem(refused, 429)
 
 
 async def test_a_failed_batch_is_500_without_its_reason_and_the_next_one_works() -> None:
