@@ -39,7 +39,7 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
         max_article_chars=settings.max_article_chars,
         request_timeout=settings.request_timeout_ms / 1000,
     )
-    routes = {route.path for route in router.routes if isinstance(route, Route)}
+    routes: set[str] = set()
     open_paths = guard.HEALTH | ({"/metrics"} if settings.metrics_open else set())
     app: FastAPI = FastAPIOffline(  # whose /docs needs nothing from outside
         redoc_url=None,
@@ -55,6 +55,8 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
     app.state.metrics = metrics
     errors.add_handlers(app)
     app.include_router(router)
+    # FastAPI keeps an included router as one; beside it stand /docs and its like.
+    routes.update(route.path for route in (*app.routes, *router.routes) if isinstance(route, Route))
     return app
 
 

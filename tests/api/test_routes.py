@@ -200,6 +200,7 @@ async def test_metrics() -> None:
         await it.http.post("/headline", json={"text": ""})
         await it.http.post("/headline", content=b"{}")
         await it.http.get("/nowhere")
+        await it.http.get("/docs")
         answer = await it.http.get("/metrics")
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
     names = {
@@ -220,6 +221,7 @@ async def test_metrics() -> None:
     assert values["headline_requests_total", ("route", "/headline"), ("status", "422")] == 1
     assert values["headline_requests_total", ("route", "/headline"), ("status", "415")] == 1
     assert values["headline_requests_total", ("route", "unmatched"), ("status", "404")] == 1
+    assert values["headline_requests_total", ("route", "/docs"), ("status", "200")] == 1
     assert values["headline_request_duration_seconds_count", ("route", "/headline")] == 3
     assert values[("headline_queue_duration_seconds_count",)] == 1
     assert values["headline_batch_duration_seconds_count", ("stage", "encode")] == 1
