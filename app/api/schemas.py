@@ -116,7 +116,7 @@ class Problem(Example):
     """RFC 9457."""
 
     type: Annotated[str, Field(examples=["about:blank"])]
-    title: Annotated[str, Field(examples=["Unprocessable Content"])]
+    title: Annotated[str, Field(examples=["Unprocessable Entity"])]
     status: Annotated[int, Field(examples=[422])]
     detail: Annotated[str, Field(examples=["num_headlines: Input should be less than or equal to 8"])]
     instance: Annotated[str, Field(description="The request's id.", examples=["01JDFZ0V7QW9C3X8R6M2K5T4B1"])]
