@@ -82,7 +82,7 @@ class ApiKeys:
 
     def _known(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        given = key.strip().encode("latin-1")
+        given = key.strip(" \t").encode("latin-1")  # the bytes as sent; other "blanks" are halves of letters
         matches = [hmac.compare_digest(given, known) for known in self._keys]  # all of them: no early way out
         return scheme.lower() == "bearer" and any(matches)
 

@@ -17,7 +17,7 @@ from app.serving.metrics import Metrics
 from app.serving.service import Answer, HeadlineService, NotReady
 
 T = TypeVar("T")
-TimeLimit = Annotated[int | SkipJsonSchema[None], Header(gt=0, description="A shorter time limit.")]
+TimeLimit = Annotated[int | SkipJsonSchema[None], Header(gt=0, le=86_400_000, description="A shorter time limit.")]
 
 
 def build_router(
