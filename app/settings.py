@@ -55,7 +55,12 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        keys = [key.strip() for key in value.split(",") if key.strip()]
+        if value and not keys:
+            raise ValueError("no key in it; leave it unset for a service open to all")
+        return keys
 
     def keys(self) -> frozenset[str]:
         """All API keys, from the setting and from the file. Raises SettingsError if the file cannot be read."""

@@ -54,6 +54,12 @@ def test_keys_from_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "a, b" not in repr(settings)
 
 
+def test_keys_that_are_none_do_not_open_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADLINE_API_KEYS", " , ")
+    with pytest.raises(SettingsError, match="no key in it"):
+        read_settings()
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00"])
 def test_a_file_without_keys_does_not_open_the_service(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:

@@ -154,6 +154,12 @@ async def test_a_body_over_the_limit_is_413_before_it_is_read() -> None:
 KEYS = {"api_keys": "first-key, second-key"}
 
 
+async def test_a_key_may_end_in_any_letter() -> None:
+    async with running(api_keys="cl\u00e9-\u00e0") as it:
+        answer = await it.http.get("/models", headers={"Authorization": "Bearer cl\u00e9-\u00e0".encode()})
+    assert answer.status_code == 200
+
+
 async def test_api_keys() -> None:
     async with running(**KEYS) as it:
         for key in ("first-key", "second-key"):
