@@ -81,6 +81,9 @@ class HeadlineService:
         self._metrics = metrics
         self._on_lost = on_lost
         self._lost = False
+        self._closing = False
+        self._accepted = 0  # requests in `write`, from the moment they are taken to their answer
+        self._all_answered = asyncio.Event()
         self._reading = 0
         self._warm = False
         self._probe: asyncio.Task[str | None] | None = None
@@ -115,7 +118,7 @@ class HeadlineService:
                 self._warm = True
                 yield
                 self.close()
-                await self._batcher.drained()
+                await self.drained()
         finally:
             self._warm = False
             if self._resting is not None:
@@ -124,12 +127,15 @@ class HeadlineService:
             self._model_threads.shutdown()
 
     def close(self) -> None:
-        """Take no new requests; those accepted are still answered."""
-        self._batcher.close()
+        """Take no new requests; those accepted are still answered, wherever on their way they are."""
+        self._closing = True
 
     async def drained(self) -> None:
         """Returns once everything accepted is answered."""
-        await self._batcher.drained()
+        while self._accepted:
+            self._all_answered.clear()
+            await self._all_answered.wait()
+        await self._batcher.drained()  # what still runs for a client that has left
 
     async def write(
         self, article: str, wishes: Wishes, *, model: str | None = None, deadline: float | None = None
@@ -138,8 +144,17 @@ class HeadlineService:
 
         Raises NotReady, UnknownModel, NoWords, NoHeadline, QueueFull, DeadlinePassed, BatchFailed.
         """
-        arrived = _now()
         self._must_take(model)
+        self._accepted += 1
+        try:
+            return await self._write(article, wishes, deadline)
+        finally:
+            self._accepted -= 1
+            if not self._accepted:
+                self._all_answered.set()
+
+    async def _write(self, article: str, wishes: Wishes, deadline: float | None) -> Answer:
+        arrived = _now()
         text, reading = await self._read_aside(article)
         self._note(reading)
         submitted = _now()
@@ -178,7 +193,7 @@ class HeadlineService:
             return "the model is not warmed up"
         if not self._batcher.alive:
             return "the worker has ended"
-        if self._batcher.closed:
+        if self._closing:
             return "shutting down"
         return None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -77,6 +78,28 @@ async def test_while_stopping_what_is_new_is_503_and_what_was_accepted_is_answer
     assert_problem(refused, 503)
     assert refused.headers["Retry-After"]
     assert_problem(ready, 503)
+
+
+async def test_an_article_that_is_still_read_at_a_stop_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly(text: str) -> str:
+        reading.set()
+        assert go_on.wait(20)
+        return text
+
+    monkeypatch.setattr("app.serving.service.clean", slowly)
+    async with running() as it:
+        accepted = asyncio.create_task(it.http.post("/headline", json={"text": ARTICLE}))
+        await asyncio.get_running_loop().run_in_executor(None, reading.wait)
+        it.service.close()
+        draining = asyncio.create_task(it.service.drained())
+        refused = await it.http.post("/headline", json={"text": ARTICLE})
+        assert not draining.done()
+        go_on.set()
+        assert (await accepted).status_code == 200
+        await draining
+    assert_problem(refused, 503)
 
 
 async def test_unknown_route_and_wrong_method() -> None:
