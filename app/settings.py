@@ -22,7 +22,11 @@ class Settings(BaseSettings):
 
     model: str = Field("press-en", description="The model: a name in the store, name@version, a folder, or a hub id.")
     model_store: Path = Field(Path("model_store"), description="The folder of models, <name>/<version>/.")
-    device: str = Field("auto", description="Where the model runs: auto, cpu, cuda, cuda:N or mps.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d{1,3})?|mps)$",
+        description="Where the model runs: auto, cpu, cuda, cuda:N or mps.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="What it computes in; auto is bfloat16 on CUDA and float32 elsewhere."
     )

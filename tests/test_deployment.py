@@ -30,7 +30,7 @@ def default(setting: str):
 
 
 def served_paths() -> set[str]:
-    return {route.path for route in build_router(None, None, max_article_chars=1, request_timeout=1).routes}
+    return {route.path for route in build_router(None, None, max_article_chars=1).routes}
 
 
 @pytest.fixture(scope="module")

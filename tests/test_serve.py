@@ -137,6 +137,47 @@ def test_a_body_of_3_mb_is_refused_while_it_is_sent(service: Service) -> None:
             assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
+def test_an_offer_to_upgrade_to_http_2_is_passed_over(service: Service) -> None:
+    """As Java's client makes it with its first request."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAAB"}
+    body = {"text": ARTICLES[0]["text"]}
+    answer = httpx.post(f"{service.url}/headline", json=body, headers=offer, timeout=60, trust_env=False)
+    assert answer.status_code == 200
+    assert not any("upgrade" in line.lower() for line in service.log)
+
+
+def test_a_websocket_is_no_route(service: Service) -> None:
+    offer = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "eA==",
+    }
+    answer = httpx.get(f"{service.url}/headline", headers=offer, trust_env=False)
+    assert answer.status_code == 405
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\x16\x03\x01\x02\x00\x01", b"GET /headline\r\n\r\n", b"POST / HTTP/1.1\r\nHost: \xff\x00\r\n\r\n"]
+)
+def test_what_is_not_http_gets_a_problem(service: Service, raw: bytes) -> None:
+    answer = send_raw(service, raw + b"\r\n" * 2)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    problem = json.loads(body)
+    assert problem["status"] == 400
+    assert f"x-request-id: {problem['instance']}".lower() in head.decode().lower()
+
+
+def send_raw(service: Service, raw: bytes) -> bytes:
+    """What comes back until the service closes the connection."""
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(raw)
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
 def test_a_client_that_leaves_is_noticed(service: Service) -> None:
     host, port = service.url.removeprefix("http://").split(":")
     body = json.dumps({"text": ARTICLES[0]["text"]}).encode()
@@ -167,6 +208,22 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0() -> None:
     assert any("stopping: SIGTERM" in line for line in service.log)
 
 
+def test_a_request_that_still_arrives_at_sigterm_is_refused_in_words() -> None:
+    with serving() as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            head = b"POST /headline HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+            connection.sendall(head + b'{"text": ')
+            httpx.get(f"{service.url}/healthz", trust_env=False)  # an answer to a later request: this one has begun
+            service.process.send_signal(signal.SIGTERM)
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        assert service.process.wait(60) == 0
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"x-request-id: " in answer.lower()
+    assert b"shutting down" in answer
+    assert not any("Traceback" in line for line in service.log), "".join(service.log)
+
+
 def _status(answer) -> object:  # type: ignore[no-untyped-def]
     try:
         return answer.result().status_code
@@ -194,6 +251,8 @@ def test_json_logs_have_no_article_in_them() -> None:
         (["--prot", "1"], {}, "--prot"),
         (["--host", "192.0.2.1"], {}, "cannot listen on 192.0.2.1"),
         (["--host", "no such host"], {}, "cannot listen on no such host"),
+        (["--host", "h" * 80], {}, "cannot listen on hhh"),
+        (["--device", "meta"], {}, "device: "),
         ([], {"HEADLINE_MODLE": "x"}, "HEADLINE_MODLE"),
         (["--api-keys-file", "/nowhere/keys"], {}, "/nowhere/keys"),
     ],

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,8 +15,25 @@ from app.serving.batcher import BatchFailed, Closed, DeadlinePassed, QueueFull
 from app.serving.service import NoHeadline, NotReady, NoWords, UnknownModel
 
 log = logging.getLogger(__name__)
+PROBLEM_JSON = "application/problem+json"
 RETRY_SECONDS = 5  # for "not ready" and "shutting down", which nobody can compute
 CLIENT_GONE = 499  # nobody reads it; it keeps such requests apart in logs and metrics
+LONGEST_FIELD = 100  # characters of a field's name that are sent back
+
+TITLES: Mapping[int, str] = {  # RFC 9110's words; those of Python's HTTPStatus differ between its versions
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    CLIENT_GONE: "Client Closed Request",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
 
 
 class ClientGone(Exception):
@@ -32,11 +48,11 @@ class UnsupportedMediaType(Exception):
     """The body is not JSON by its content type."""
 
 
-class BodyTooLarge(HTTPException):
-    """The body is over the limit. An HTTPException, since FastAPI turns any other error while reading into a 400."""
+class BodyTooLarge(Exception):
+    """The body is over the limit, which the message names."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(413, f"the body is longer than {limit} bytes")
+        super().__init__(f"the body is longer than {limit} bytes")
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,26 @@ TABLE: Mapping[type[Exception], Kind] = {
     DeadlinePassed: Kind(504, "the request took longer than its time limit", "deadline"),
 }
 
+DETAILS: Mapping[int, str] = {404: "there is no such route", 405: "the route does not take this method"}
+
+# What a rule of schemas.py says to a client that broke it: pydantic's type of error -> our words.
+MESSAGES: Mapping[str, str] = {
+    "extra_forbidden": "there is no such field",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a shorter number",
+    "int_type": "must be a whole number",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be one of {expected}",
+    "missing": "is required",
+    "model_attributes_type": "must be a JSON object",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must not be empty",
+    "string_type": "must be a string",
+    "value_error": "{error}",  # raised by schemas.py, in our own words
+}
+
 
 def add_handlers(app: FastAPI) -> None:
     """Make `app` answer every error from here."""
@@ -78,7 +114,7 @@ async def answer(request: Request, error: Exception) -> Response:
         return _from_http(request, error)
     if kind.rejection is not None:
         request.app.state.metrics.rejected.labels(kind.rejection).inc()
-    return problem(request, kind.status, kind.detail or _words(error), headers=_headers(error))
+    return problem(request, kind.status, kind.detail or str(error), headers=_headers(error))
 
 
 def problem(
@@ -90,17 +126,15 @@ def problem(
     errors: Sequence[Mapping[str, str]] | None = None,
 ) -> Response:
     """A problem object; its `instance` is the request id."""
-    title = "Client Closed Request" if status == CLIENT_GONE else HTTPStatus(status).phrase
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": request.scope["state"]["request_id"],
-    }
+    body = problem_body(status, detail, request_id=request.scope["state"]["request_id"])
     if errors is not None:
         body["errors"] = list(errors)
-    return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+    return JSONResponse(body, status, headers=headers, media_type=PROBLEM_JSON)
+
+
+def problem_body(status: int, detail: str, *, request_id: str) -> dict[str, Any]:
+    title = TITLES[status]
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": request_id}
 
 
 def _unprocessable(request: Request, errors: Sequence[Mapping[str, str]]) -> Response:
@@ -109,13 +143,12 @@ def _unprocessable(request: Request, errors: Sequence[Mapping[str, str]]) -> Res
 
 
 def _in_words(error: Mapping[str, Any]) -> dict[str, str]:
-    """One of pydantic's errors, without the input it quotes."""
+    """One of pydantic's errors in our words, without the input it quotes."""
     if error["type"] == "json_invalid":
         return {"field": "body", "message": f"not valid JSON at character {error['loc'][-1]}"}
-    source, *place = map(str, error["loc"])
-    if source == "header":
-        place = place[:1]  # behind it stands which of its types did not fit
-    return {"field": ".".join(place) or "body", "message": str(error["msg"])}
+    place = [str(part) for part in error["loc"][1:]]  # in front stands "body" or "header"
+    message = MESSAGES.get(error["type"], "is not valid").format_map(error.get("ctx", {}))
+    return {"field": ".".join(place)[:LONGEST_FIELD] or "body", "message": message}
 
 
 def _from_http(request: Request, error: Exception) -> Response:
@@ -123,11 +156,9 @@ def _from_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
         return _unprocessable(request, [{"field": "body", "message": "cannot be read as JSON"}])
-    return problem(request, error.status_code, str(error.detail), headers=error.headers)
-
-
-def _words(error: Exception) -> str:
-    return str(error.detail) if isinstance(error, HTTPException) else str(error)
+    return problem(
+        request, error.status_code, DETAILS.get(error.status_code, TITLES[error.status_code]), headers=error.headers
+    )
 
 
 def _headers(error: Exception) -> dict[str, str] | None:

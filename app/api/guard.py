@@ -11,7 +11,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ulid import ULID
 
-from app.api.errors import BodyTooLarge, Unauthorized, UnsupportedMediaType, answer, problem
+from app.api.errors import BodyTooLarge, ClientGone, Unauthorized, UnsupportedMediaType, answer, problem
+from app.serving.batcher import Closed, DeadlinePassed
 from app.serving.metrics import Metrics
 
 log = logging.getLogger("app.requests")
@@ -47,6 +48,12 @@ class Record:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            # The server has stopped while this request was on its way: still arriving, or not done within the grace.
+            response = await answer(Request(scope), Closed())
+            await response(scope, receive, send_with_id)
         except Exception:
             log.exception("request %s failed", request_id)
             if status:  # the answer had begun; it cannot be mended
@@ -88,35 +95,69 @@ class ApiKeys:
 
 
 class BodyRules:
-    """Refuses a body that is not JSON, or too long, before it is read whole."""
+    """Reads a request's body within its limits of length and time, and sets `request.state.deadline`."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, request_timeout: float) -> None:
+        """`request_timeout` in seconds; a client may ask for less with X-Request-Timeout-Ms."""
         self._app = app
         self._max_bytes = max_bytes
+        self._request_timeout = request_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        deadline = scope["state"]["arrived"] + self._time_limit(headers)
+        scope["state"]["deadline"] = deadline
+        try:
+            self._check(headers)
+            async with asyncio.timeout_at(deadline):
+                body = await self._read(receive)
+        except TimeoutError:
+            await (await answer(Request(scope), DeadlinePassed()))(scope, receive, send)
+        except (BodyTooLarge, ClientGone, UnsupportedMediaType) as error:
+            await (await answer(Request(scope), error))(scope, receive, send)
+        else:
+            await self._app(scope, _replayed(body, receive), send)
+
+    def _time_limit(self, headers: Headers) -> float:
+        """In seconds. What is no number is refused later, by the route."""
+        wished = headers.get("x-request-timeout-ms", "")
+        if wished.isascii() and wished.isdigit() and len(wished) < 10:
+            return min(self._request_timeout, int(wished) / 1000)
+        return self._request_timeout
+
+    def _check(self, headers: Headers) -> None:
+        """What can be known before the body is there."""
         declared = headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await (await answer(Request(scope), BodyTooLarge(self._max_bytes)))(scope, receive, send)
-            return
+            raise BodyTooLarge(self._max_bytes)
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            await (await answer(Request(scope), UnsupportedMediaType()))(scope, receive, send)
-            return
-        received = 0
+            raise UnsupportedMediaType
 
-        async def receive_within_limit() -> Message:
-            nonlocal received
+    async def _read(self, receive: Receive) -> bytes:
+        parts, received, more = [], 0, True
+        while more:
             message = await receive()
-            received += len(message.get("body", b""))
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(message.get("body", b""))
+            received += len(parts[-1])
             if received > self._max_bytes:
                 raise BodyTooLarge(self._max_bytes)
-            return message
+            more = message.get("more_body", False)
+        return b"".join(parts)
 
-        await self._app(scope, receive_within_limit, send)
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """As `receive`, the body being read already."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
 
 
 def _request_id(headers: Headers) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 
 from app.api import schemas
@@ -17,23 +16,21 @@ from app.serving.metrics import Metrics
 from app.serving.service import Answer, HeadlineService, NotReady
 
 T = TypeVar("T")
-TimeLimit = Annotated[int | SkipJsonSchema[None], Header(gt=0, le=86_400_000, description="A shorter time limit.")]
+A_DAY = 86_400_000  # milliseconds
+TimeLimit = Annotated[int, Header(gt=0, le=A_DAY, description="A shorter time limit than the service's own.")]
 
 
-def build_router(
-    service: HeadlineService, metrics: Metrics, *, max_article_chars: int, request_timeout: float
-) -> APIRouter:
-    """All routes of one service; `request_timeout` in seconds."""
+def build_router(service: HeadlineService, metrics: Metrics, *, max_article_chars: int) -> APIRouter:
+    """All routes of one service."""
     router = APIRouter()
 
     async def headline(
         request: Request,
         body: schemas.HeadlineRequest,
-        x_request_timeout_ms: TimeLimit = None,
+        x_request_timeout_ms: TimeLimit = A_DAY,  # checked and told here; guard.py made it the deadline
     ) -> schemas.HeadlineAnswer:
-        limit = min(request_timeout, x_request_timeout_ms / 1000) if x_request_timeout_ms else request_timeout
         wishes = Wishes(num_headlines=body.num_headlines, case=body.case)
-        writing = service.write(body.text, wishes, model=body.model, deadline=request.state.arrived + limit)
+        writing = service.write(body.text, wishes, model=body.model, deadline=request.state.deadline)
         return _shown(await _unless_gone(request, writing), request.state.request_id)
 
     headline.__annotations__["body"] = schemas.headline_request(max_article_chars)  # this service's limit

@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from app.api import errors, guard
+from app.api.protocol import Protocol
 from app.api.routes import build_router
 from app.serving.metrics import Metrics
 from app.serving.service import HeadlineService
@@ -33,23 +34,23 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
             log.info("ready")
             yield
 
-    router = build_router(
-        service,
-        metrics,
-        max_article_chars=settings.max_article_chars,
-        request_timeout=settings.request_timeout_ms / 1000,
-    )
+    router = build_router(service, metrics, max_article_chars=settings.max_article_chars)
     routes: set[str] = set()
     open_paths = guard.HEALTH | ({"/metrics"} if settings.metrics_open else set())
     app: FastAPI = FastAPIOffline(  # whose /docs needs nothing from outside
         redoc_url=None,
+        redirect_slashes=False,
         title=TITLE,
         description="Headlines from articles, written on this machine.",
         lifespan=lifespan,
         middleware=[
             Middleware(guard.Record, metrics=metrics, routes=routes),
             Middleware(guard.ApiKeys, keys=settings.keys(), open_paths=open_paths),
-            Middleware(guard.BodyRules, max_bytes=settings.max_body_bytes),
+            Middleware(
+                guard.BodyRules,
+                max_bytes=settings.max_body_bytes,
+                request_timeout=settings.request_timeout_ms / 1000,
+            ),
         ],
     )
     app.state.metrics = metrics
@@ -116,8 +117,8 @@ def bind(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:  # the latter where `host` is no name that could be looked up
+        raise SettingsError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', error)}") from error
     return bound
 
 
@@ -132,6 +133,8 @@ def run(
         create_app(settings, service, metrics),
         log_config=None,
         access_log=False,
+        http=Protocol,
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=1,  # behind our own grace, in which all was answered
     )

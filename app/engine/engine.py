@@ -1,9 +1,6 @@
 """Engine.generate: a batch of articles as tokens in, their headline candidates out."""
 
-import ctypes
-import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from time import perf_counter
@@ -15,6 +12,7 @@ from transformers import PreTrainedModel
 from app.engine.attention import GROUPED
 from app.engine.decoder import Decoder
 from app.engine.decoding import Decoding
+from app.engine.memory import give_back
 from app.engine.search import Candidate, beam_search
 
 
@@ -70,10 +68,8 @@ class Engine:
 
     @staticmethod
     def rest() -> None:
-        """Give memory that earlier batches needed back to the system, where the C library (glibc) would keep it."""
-        if sys.platform == "linux":
-            with suppress(OSError, AttributeError):
-                ctypes.CDLL("libc.so.6").malloc_trim(0)
+        """Give memory that earlier batches needed back to the system."""
+        give_back()
 
     def generate(self, jobs: Sequence[Job]) -> Batch:
         """Write candidates for every job: `job.beams` at most, best first.

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from app.engine import attention
 from app.engine.decoding import Decoding
 from app.engine.engine import Engine
+from app.engine.memory import share_arena
 from app.engine.packed import can_pack, pack
 from app.engine.tokens import ArticleTokenizer
 from app.store.manifest import Manifest
@@ -51,6 +52,7 @@ def load(folder: Path, manifest: Manifest | None, *, device: str = "auto", dtype
     """Load `folder`, which `manifest` describes if it has one. Raises LoadError."""
     target = _device(device)
     workers = _workers(target)
+    share_arena()
     if workers > 1:
         torch.set_num_threads(1)
     model = _model(folder, _dtype(dtype, target), target)
@@ -86,6 +88,8 @@ def _model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrained
     attention.register()
     transformers_logging.disable_progress_bar()
     try:
+        if (folder / "generation_config.json").exists():
+            GenerationConfig.from_pretrained(folder)  # the model's own loading passes over a damaged one
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )

@@ -147,7 +147,10 @@ class HeadlineService:
         self._must_take(model)
         self._accepted += 1
         try:
-            return await self._write(article, wishes, deadline)
+            async with asyncio.timeout_at(deadline):
+                return await self._write(article, wishes, deadline)
+        except TimeoutError:
+            raise DeadlinePassed from None
         finally:
             self._accepted -= 1
             if not self._accepted:

@@ -102,7 +102,34 @@ async def test_a_body_that_breaks_the_rules_is_422_and_says_where(body: object, 
         assert it.engine.articles == []
     assert_problem(answer, 422)
     assert [error["field"] for error in answer.json()["errors"]] == [field]
+    assert answer.json()["errors"][0]["message"] in OUR_WORDS
     assert "aaaa" not in answer.text  # the input is not sent back
+
+
+OUR_WORDS = {
+    "is required",
+    "must be a JSON object",
+    "must be a string",
+    "must be a whole number",
+    "must be at least 1",
+    "must be at most 8",
+    "must be one of 'model', 'sentence' or 'title'",
+    "must have at most 200000 characters",
+    "must not be blank",
+    "must not be empty",
+    "no words are left once its markup is removed",
+    "there is no such field",
+}
+
+
+async def test_unknown_fields_beyond_number_and_length_get_a_short_answer() -> None:
+    async with running() as it:
+        many = await it.http.post("/headline", json={"text": ARTICLE} | {f"field {n}": n for n in range(100_000)})
+        long = await it.http.post("/headline", json={"text": ARTICLE, "a" * 1_000_000: 1})
+    assert_problem(many, 422)
+    assert [error["field"] for error in many.json()["errors"]] == [f"field {n}" for n in range(10)]
+    assert_problem(long, 422)
+    assert len(long.content) < 1000
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe{}", b'{"text": "a" "b"}', b"[1,]", b"[" * 100_000])
@@ -228,7 +255,8 @@ async def test_a_time_limit_that_is_none_is_422(limit: str) -> None:
         headers = {"X-Request-Timeout-Ms": limit}
         answer = await it.http.post("/headline", json={"text": ARTICLE}, headers=headers)
     assert_problem(answer, 422)
-    assert answer.json()["errors"][0]["field"].lower() == "x-request-timeout-ms"
+    assert [error["field"].lower() for error in answer.json()["errors"]] == ["x-request-timeout-ms"]
+    assert "is not valid" not in answer.text
 
 
 async def test_a_client_that_leaves_frees_its_place() -> None:
@@ -246,12 +274,54 @@ async def test_a_client_that_leaves_frees_its_place() -> None:
     assert it.engine.articles == ["first"]
 
 
-async def call_and_leave(it, body: object) -> tuple[asyncio.Event, asyncio.Task]:  # type: ignore[no-untyped-def,type-arg]
-    """A request whose client closes the connection when the event is set."""
-    leave = asyncio.Event()
-    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+async def test_a_client_that_leaves_before_its_body_is_there_is_counted_as_one() -> None:
+    async with running() as it:
+        leaving, sent = await call_and_leave(it, {"text": ARTICLE}, more_body=True)
+        leaving.set()
+        await sent
+        assert await it.metric("headline_rejected_total", reason="disconnected") == 1
+        assert await it.metric("headline_requests_total", route="/headline", status="499") == 1
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_504() -> None:
+    async with running(request_timeout_ms=30) as it:
+        _, sent = await call_and_leave(it, {"text": ARTICLE}, more_body=True)
+        await sent
+        assert await it.metric("headline_requests_total", route="/headline", status="504") == 1
+
+
+async def test_a_server_that_ends_tells_those_whose_body_is_still_arriving() -> None:
+    async with running() as it:
+        _, sent = await call_and_leave(it, {"text": ARTICLE}, more_body=True)
+        sent.cancel()  # as uvicorn does behind its grace
+        await sent
+        assert await it.metric("headline_requests_total", route="/headline", status="503") == 1
+
+
+async def test_the_time_limit_holds_while_the_article_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def slowly(text: str) -> str:
+        assert go_on.wait(20)
+        return text
+
+    monkeypatch.setattr("app.serving.service.clean", slowly)
+    async with running(request_timeout_ms=30) as it:
+        assert_problem(await it.http.post("/headline", json={"text": ARTICLE}), 504)
+        go_on.set()
+        await it.service.drained()
+        assert it.engine.articles == []
+
+
+async def call_and_leave(  # type: ignore[no-untyped-def]
+    it, body: object, *, more_body: bool = False
+) -> tuple[asyncio.Event, asyncio.Task[None]]:
+    """A request whose client leaves when the event is set; with `more_body` its body goes on until then."""
+    leave, sending = asyncio.Event(), asyncio.Event()
+    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": more_body}]
 
     async def receive() -> dict[str, object]:
+        sending.set()
         if messages:
             return messages.pop()
         await leave.wait()
@@ -273,7 +343,9 @@ async def call_and_leave(it, body: object) -> tuple[asyncio.Event, asyncio.Task]
         "client": ("test", 1),
         "server": ("test", 80),
     }
-    return leave, asyncio.create_task(it.app(scope, receive, send))
+    sent = asyncio.create_task(it.app(scope, receive, send))
+    await sending.wait()
+    return leave, sent
 
 
 async def _is(it, name: str, value: float) -> bool:  # type: ignore[no-untyped-def]

@@ -106,6 +106,7 @@ async def test_unknown_route_and_wrong_method() -> None:
     async with running() as it:
         assert_problem(await it.http.get("/headlines"), 404)
         assert_problem(await it.http.post("/nothing", json={}), 404)
+        assert_problem(await it.http.post("/headline/", json={"text": ARTICLE}), 404)
         wrong = await it.http.get("/headline")
         assert_problem(wrong, 405)
         assert wrong.headers["Allow"] == "POST"

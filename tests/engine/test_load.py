@@ -47,6 +47,13 @@ def test_a_folder_without_a_manifest_has_the_defaults_of_its_config(folder: Path
     assert model.engine.decoding.max_new_tokens == 20
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"num_beams": ', "\x00"])
+def test_damaged_decoding_defaults_are_an_error(folder: Path, text: str) -> None:
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(LoadError):
+        load(folder, None, device="cpu")
+
+
 def test_a_manifest_overrides_prefix_lengths_and_decoding(folder: Path) -> None:
     (folder / "generation_config.json").write_text(
         json.dumps({"decoder_start_token_id": 0, "eos_token_id": 1, "min_length": 30, "max_length": 200})
