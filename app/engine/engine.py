@@ -6,12 +6,12 @@ from itertools import groupby
 from time import perf_counter
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from app.engine.attention import GROUPED
 from app.engine.decoder import Decoder
 from app.engine.decoding import Decoding
+from app.engine.encoder import Encoder
 from app.engine.memory import give_back
 from app.engine.search import Candidate, beam_search
 
@@ -44,7 +44,7 @@ class Engine:
 
     def __init__(self, model: PreTrainedModel, decoding: Decoding) -> None:
         self._model = model.eval()
-        self._encoder = model.get_encoder()
+        self._encoder = Encoder(model)
         self._grouped = model.config._attn_implementation == GROUPED
         self.decoding = decoding
 
@@ -106,7 +106,7 @@ class Engine:
 
     def _search(self, articles: Sequence[Sequence[int]], *, beams: int) -> Batch:
         started = perf_counter()
-        memory, mask = self._encode(articles)
+        memory, mask = self._encoder.encode(articles)
         encoded = perf_counter()
         decoder = Decoder(self._model, memory, mask, grouped=self._grouped)
         candidates = beam_search(decoder, self.decoding, articles=len(articles), beams=beams)
@@ -117,34 +117,6 @@ class Engine:
             padding_tokens=memory.shape[0] * memory.shape[1] - sum(map(len, articles)),
             generated_tokens=sum(len(found[0].tokens) for found in candidates if found),
         )
-
-    def _encode(self, articles: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
-        """The encoder's output [articles, tokens, width], and a mask [articles, tokens] where there is padding."""
-        longest = max(map(len, articles))
-        mask = torch.zeros(len(articles), longest, dtype=torch.long)
-        for row, article in zip(mask, articles, strict=True):
-            row[: len(article)] = 1
-        padded = not bool(mask.all())
-        mask = mask.to(self.device, non_blocking=True)
-        if not padded or self.device.type != "cpu":
-            tokens = torch.zeros(len(articles), longest, dtype=torch.long)
-            for row, article in zip(tokens, articles, strict=True):
-                row[: len(article)] = torch.tensor(article)
-            return self._encode_rows(tokens, mask if padded else None), mask if padded else None
-        return self._encode_unpadded(articles, longest), mask
-
-    def _encode_unpadded(self, articles: Sequence[Sequence[int]], longest: int) -> Tensor:
-        """Each article at its own length: on a CPU padding costs more than a bigger product saves."""
-        outputs = [self._encode_rows(torch.tensor([article]), None)[0] for article in articles]
-        memory = outputs[0].new_zeros(len(articles), longest, outputs[0].shape[-1])
-        for row, output in zip(memory, outputs, strict=True):
-            row[: len(output)] = output
-        return memory
-
-    def _encode_rows(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        output = self._encoder(input_ids=tokens.to(self.device, non_blocking=True), attention_mask=mask)
-        hidden: Tensor = output.last_hidden_state
-        return hidden
 
 
 def _together(parts: Iterable[Batch]) -> Batch:

@@ -20,7 +20,7 @@ def engine(family: str = "t5", **options: object) -> Engine:
 def test_a_batch_that_does_not_fit_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, sizes = engine(), []
     expected = written(whole, articles())
-    encode = whole._encode
+    encode = whole._encoder.encode
 
     def small_memory(batch: Sequence[Sequence[int]]):  # type: ignore[no-untyped-def]
         sizes.append(len(batch))
@@ -28,21 +28,21 @@ def test_a_batch_that_does_not_fit_is_split(monkeypatch: pytest.MonkeyPatch) -> 
             raise torch.OutOfMemoryError("no memory")
         return encode(batch)
 
-    monkeypatch.setattr(whole, "_encode", small_memory)
+    monkeypatch.setattr(whole._encoder, "encode", small_memory)
     assert written(whole, articles()) == expected
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
 
 def test_an_article_that_does_not_fit_alone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = engine()
-    monkeypatch.setattr(whole, "_encode", _raise(torch.OutOfMemoryError("no memory")))
+    monkeypatch.setattr(whole._encoder, "encode", _raise(torch.OutOfMemoryError("no memory")))
     with pytest.raises(torch.OutOfMemoryError):
         whole.generate([Job((5, 6, 1), 4)])
 
 
 def test_a_device_that_failed_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = engine()
-    monkeypatch.setattr(whole, "_encode", _raise(torch.AcceleratorError("illegal memory access", 700)))
+    monkeypatch.setattr(whole._encoder, "encode", _raise(torch.AcceleratorError("illegal memory access", 700)))
     with pytest.raises(EngineLost):
         whole.generate([Job((5, 6, 1), 4)])
 
