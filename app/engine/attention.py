@@ -5,12 +5,13 @@ keys and values once a beam. They are the same for all beams of an article; only
 keeps one row an article, and the beams become positions of that row's query.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 GROUPED = "grouped_beams"
@@ -19,21 +20,46 @@ GROUPED = "grouped_beams"
 def grouped_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """SDPA where `beams` consecutive query rows may share one key row.
+    """Attention where `beams` consecutive query rows may share one key row.
 
     query: [articles * beams, heads, 1, width]; key, value: [articles, heads, tokens, width];
     attention_mask: [articles or 1, 1 or heads, 1, tokens] -> [articles * beams, 1, heads, width].
     """
+    attend = sdpa_attention_forward if kwargs.get("softcap") is None else _capped_attention
     rows, heads, positions, width = query.shape
     articles = key.shape[0]
     if rows == articles:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+        return attend(module, query, key, value, attention_mask, **kwargs)
     if positions != 1:
         raise ValueError("beams share an article's keys only one token at a time")
     query = query.view(articles, -1, heads, width).transpose(1, 2)
     kwargs["is_causal"] = False  # these positions are beams, not a sequence
-    attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    attended, _ = attend(module, query, key, value, attention_mask, **kwargs)
     return attended.reshape(rows, 1, heads, width), None
+
+
+def _capped_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    softcap: float,
+    scaling: float,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention with scores held between -softcap and softcap, as T5Gemma has them; torch's own cannot do that.
+
+    query: [articles, heads, positions, width]; key, value: [articles, key heads, tokens, width]; attention_mask: bool.
+    """
+    groups: int = module.num_key_value_groups  # type: ignore[assignment]
+    scores = query @ repeat_kv(key, groups).transpose(2, 3) * scaling
+    scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -math.inf)
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ repeat_kv(value, groups)).transpose(1, 2).contiguous(), None
 
 
 def register() -> None:

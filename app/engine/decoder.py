@@ -1,10 +1,14 @@
 """One batch's way through a model's decoder: its memory of the articles, its caches, one step at a time."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from app.engine.attention import GROUPED, register
 
 
 class Decoder:
@@ -21,7 +25,8 @@ class Decoder:
         self._grouped = grouped
         self._mask = mask[:, None, None].bool() if grouped and mask is not None else mask
         config = model.config.get_text_config(decoder=True)
-        self._cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        # The cross-attention sees the whole article, also where the decoder's own attention slides.
+        self._cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache())
 
     @property
     def device(self) -> torch.device:
@@ -30,7 +35,7 @@ class Decoder:
     def step(self, tokens: Tensor) -> Tensor:
         """The next tokens' logits [rows, vocabulary], in float32, from the last tokens [rows]."""
         output: Any = self._model(
-            encoder_outputs=(self._memory,),
+            encoder_outputs=BaseModelOutput(last_hidden_state=self._memory),
             attention_mask=self._mask,
             decoder_input_ids=tokens[:, None],
             cache=self._cache,
@@ -58,3 +63,49 @@ class Decoder:
         self._mask = None if self._mask is None else self._mask[kept]
         self._cache.self_attention_cache.reorder_cache(rows)
         self._cache.cross_attention_cache.reorder_cache(kept)
+
+
+def group_beams(model: PreTrainedModel) -> None:
+    """Let all beams of an article share its keys and values in `model`'s decoder, if that is sure to change nothing.
+
+    A class says too little: some let the interface be set and attend without it, some go through it and say that they
+    do not. So the decoder is asked: two articles, one of them padded, with two beams each, both ways. The encoder stays
+    as it is; families have an attention of their own there.
+    """
+    register()
+    decoder = model.get_decoder()
+    plain: PretrainedConfig = decoder.config
+    expected = _second_step(model, grouped=False)
+    shared = copy.copy(plain)
+    shared._attn_implementation = GROUPED
+    _configure(decoder, plain, shared)
+    try:
+        found = _second_step(model, grouped=True)
+    except (RuntimeError, ValueError):  # rows of queries and of keys that do not match
+        found = torch.full_like(expected, torch.nan)
+    near = torch.finfo(model.dtype).eps ** 0.5 * expected.abs().max().item()
+    if not torch.allclose(found, expected, rtol=0, atol=near):
+        _configure(decoder, shared, plain)
+
+
+def is_grouped(model: PreTrainedModel) -> bool:
+    """Whether `group_beams` had its way."""
+    return bool(model.get_decoder().config._attn_implementation == GROUPED)
+
+
+@torch.inference_mode()
+def _second_step(model: PreTrainedModel, *, grouped: bool) -> Tensor:
+    """The logits [4, vocabulary] of the first step that two beams of two articles take apart."""
+    width = model.get_encoder().config.hidden_size
+    memory = torch.arange(2 * 3 * width, device=model.device).sin().view(2, 3, width).to(model.dtype)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]], device=model.device)
+    decoder = Decoder(model, memory, mask, grouped=grouped)
+    decoder.step(torch.tensor([3, 3], device=model.device))
+    decoder.spread(2)
+    return decoder.step(torch.tensor([4, 5, 5, 6], device=model.device))
+
+
+def _configure(decoder: torch.nn.Module, old: PretrainedConfig, new: PretrainedConfig) -> None:
+    for module in decoder.modules():
+        if getattr(module, "config", None) is old:
+            module.config = new

@@ -3,17 +3,19 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from time import perf_counter
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from app.engine.attention import GROUPED
-from app.engine.decoder import Decoder
+from app.engine.decoder import Decoder, is_grouped
 from app.engine.decoding import Decoding
 from app.engine.encoder import Encoder
 from app.engine.memory import give_back
-from app.engine.search import Candidate, beam_search
+from app.engine.search import Candidate, Wanted, beam_search
+from app.engine.vocabulary import Vocabulary
 
 
 class EngineLost(Exception):
@@ -25,7 +27,14 @@ class Job:
     """One article for the engine: its tokens as the model reads them (prefix and end mark included)."""
 
     tokens: tuple[int, ...]
-    beams: int
+    beams: int  # that compete with each other
+    lanes: int = 1  # so many times `beams`, each lane shunning what the others write
+    wanted: Wanted = Wanted()
+
+    @property
+    def rows(self) -> int:
+        """How many headlines are written at once."""
+        return self.beams * self.lanes
 
 
 @dataclass(frozen=True)
@@ -42,11 +51,13 @@ class Batch:
 class Engine:
     """A loaded model and the search over it. Safe to call from several threads at once."""
 
-    def __init__(self, model: PreTrainedModel, decoding: Decoding) -> None:
+    def __init__(self, model: PreTrainedModel, decoding: Decoding, vocabulary: Vocabulary | None = None) -> None:
+        """Without a `vocabulary` it takes no jobs with limits."""
         self._model = model.eval()
         self._encoder = Encoder(model)
-        self._grouped = model.config._attn_implementation == GROUPED
+        self._grouped = is_grouped(model)
         self.decoding = decoding
+        self.vocabulary = vocabulary
 
     @property
     def device(self) -> torch.device:
@@ -72,7 +83,7 @@ class Engine:
         give_back()
 
     def generate(self, jobs: Sequence[Job]) -> Batch:
-        """Write candidates for every job: `job.beams` at most, best first.
+        """Write candidates for every job: for each of its lanes `job.beams` at most, best first.
 
         A batch that does not fit the device's memory is split; raises torch.OutOfMemoryError only where a single
         article does not fit, and EngineLost where the device itself failed.
@@ -91,32 +102,37 @@ class Engine:
 
     @torch.inference_mode()
     def _generate(self, jobs: Sequence[Job]) -> Batch:
-        order = sorted(range(len(jobs)), key=lambda place: jobs[place].beams)
-        parts = [
-            self._search([jobs[place].tokens for place in group], beams=beams)
-            for beams, group in groupby(order, key=lambda place: jobs[place].beams)
-        ]
-        batch = _together(parts)
-        candidates: list[list[Candidate]] = [[] for _ in jobs]
-        for place, found in zip(order, batch.candidates, strict=True):
-            candidates[place] = found
-        return Batch(
-            candidates, batch.encode_seconds, batch.decode_seconds, batch.padding_tokens, batch.generated_tokens
-        )
-
-    def _search(self, articles: Sequence[Sequence[int]], *, beams: int) -> Batch:
         started = perf_counter()
-        memory, mask = self._encoder.encode(articles)
+        memory, mask = self._encoder.encode([job.tokens for job in jobs])
         encoded = perf_counter()
-        decoder = Decoder(self._model, memory, mask, grouped=self._grouped)
-        candidates = beam_search(decoder, self.decoding, articles=len(articles), beams=beams)
+        candidates = self._search(jobs, memory, mask)
         return Batch(
             candidates,
             encode_seconds=encoded - started,
             decode_seconds=perf_counter() - encoded,
-            padding_tokens=memory.shape[0] * memory.shape[1] - sum(map(len, articles)),
+            padding_tokens=memory.shape[0] * memory.shape[1] - sum(len(job.tokens) for job in jobs),
             generated_tokens=sum(len(found[0].tokens) for found in candidates if found),
         )
+
+    def _search(self, jobs: Sequence[Job], memory: Tensor, mask: Tensor | None) -> list[list[Candidate]]:
+        """Search jobs of as many lanes and beams together."""
+        candidates: list[list[Candidate]] = [[] for _ in jobs]
+        shape = attrgetter("lanes", "beams")
+        order = sorted(range(len(jobs)), key=lambda place: shape(jobs[place]))
+        for (lanes, beams), group in groupby(order, key=lambda place: shape(jobs[place])):
+            places = list(group)
+            everyone = len(places) == len(jobs)
+            decoder = Decoder(
+                self._model,
+                memory if everyone else memory[places],
+                mask if everyone or mask is None else mask[places],
+                grouped=self._grouped,
+            )
+            wanted = [jobs[place].wanted for place in places]
+            found = beam_search(decoder, self.decoding, wanted, self.vocabulary, lanes=lanes, beams=beams)
+            for place, best in zip(places, found, strict=True):
+                candidates[place] = best
+        return candidates
 
 
 def _together(parts: Iterable[Batch]) -> Batch:

@@ -9,15 +9,18 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from app.engine import attention
+from app.engine.decoder import group_beams
 from app.engine.decoding import Decoding
 from app.engine.engine import Engine
 from app.engine.memory import share_arena
 from app.engine.packed import can_pack, pack
 from app.engine.tokens import ArticleTokenizer
+from app.engine.vocabulary import Vocabulary
 from app.store.manifest import Manifest
 
 DEFAULT_SOURCE_TOKENS = 512
+# Positions that no token has, besides those up to the padding's number; ProphetNet also looks one ahead.
+RESERVED_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "prophetnet": 2}
 UNBOUNDED = 10**9  # a tokenizer without a length of its own says about 10**30
 
 
@@ -61,9 +64,9 @@ def load(folder: Path, manifest: Manifest | None, *, device: str = "auto", dtype
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         max_tokens = (manifest.max_source_tokens if manifest else None) or _source_tokens(model.config, tokenizer)
         reader = ArticleTokenizer(tokenizer, prefix=prefix, max_tokens=max_tokens)
-        positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         overrides = manifest.decoding if manifest else {}
-        decoding = Decoding.of(model.generation_config, overrides, positions=positions)
+        decoding = Decoding.of(model.generation_config, overrides, positions=_positions(model.config, "decoder"))
+        vocabulary = Vocabulary(tokenizer, size=model.config.get_text_config(decoder=True).vocab_size)
     except (OSError, ValueError, ImportError) as error:
         raise LoadError(f"{folder}: {_first_line(error)}") from error
     info = ModelInfo(
@@ -79,13 +82,12 @@ def load(folder: Path, manifest: Manifest | None, *, device: str = "auto", dtype
     )
     if can_pack(model):
         pack(model)
-    return LoadedModel(info, Engine(model, decoding), reader, workers)
+    return LoadedModel(info, Engine(model, decoding, vocabulary), reader, workers)
 
 
 def _model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     if not any(folder.glob("*.safetensors")):
         raise LoadError(f"{folder}: no *.safetensors in it (pickled weights such as pytorch_model.bin are never read)")
-    attention.register()
     transformers_logging.disable_progress_bar()
     try:
         if (folder / "generation_config.json").exists():
@@ -97,9 +99,12 @@ def _model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrained
         raise LoadError(f"{folder}: not an encoder-decoder model that can be loaded: {_first_line(error)}") from error
     if absent := sorted(report["missing_keys"]):
         raise LoadError(f"{folder}: the weights lack {len(absent)} tensors of its architecture, {absent[0]} among them")
-    if model._supports_sdpa:  # so its attention goes through the interface that grouped attention is registered with
-        model.set_attn_implementation(attention.GROUPED)
-    return model.to(device)
+    model.to(device)
+    try:
+        group_beams(model)
+    except Exception as error:  # as many kinds as above
+        raise LoadError(f"{folder}: its decoder cannot be run: {_first_line(error)}") from error
+    return model
 
 
 def _device(name: str) -> torch.device:
@@ -121,12 +126,19 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _source_tokens(config: PretrainedConfig, tokenizer: Any) -> int:
-    lengths = [
-        tokenizer.model_max_length,
-        getattr(config, "max_position_embeddings", None),
-        getattr(config, "n_positions", None),
-    ]
+    lengths = [tokenizer.model_max_length, _positions(config, "encoder"), getattr(config, "n_positions", None)]
     return min((length for length in lengths if length and length < UNBOUNDED), default=DEFAULT_SOURCE_TOKENS)
+
+
+def _positions(config: PretrainedConfig, part: str) -> int | None:
+    """How many tokens the part, "encoder" or "decoder", can place, if that is bounded."""
+    config = getattr(config, part, config)  # some families have a config for each part
+    positions: int | None = getattr(config, f"max_{part}_position_embeddings", None)  # LED
+    if positions is None:
+        positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in RESERVED_POSITIONS:
+        positions -= config.pad_token_id + RESERVED_POSITIONS[config.model_type]
+    return positions
 
 
 def _workers(device: torch.device) -> int:

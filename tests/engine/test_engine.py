@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from app.engine import attention
+from app.engine.decoder import group_beams
 from app.engine.decoding import Decoding
 from app.engine.engine import Engine, EngineLost, Job
 from tests.engine.models import FAMILIES, build
@@ -91,7 +92,6 @@ def test_on_a_card_out_of_memory_is_survived() -> None:
 
 
 def build_on_card(family: str):  # type: ignore[no-untyped-def]
-    attention.register()
     model = build(family).to("cuda")
-    model.set_attn_implementation(attention.GROUPED)
+    group_beams(model)
     return model

@@ -1,0 +1,152 @@
+"""What is particular to a family: how it attends, how long an article it takes, what it keeps between articles."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from app.engine import attention
+from app.engine.decoder import group_beams, is_grouped
+from app.engine.decoding import Decoding
+from app.engine.engine import Engine
+from app.engine.load import _positions
+from app.engine.packed import can_pack, pack
+from tests.engine.models import FAMILIES, build
+from tests.engine.test_same_as_generate import FEW_LENGTHS, articles, configured, fast, one_by_one, references, written
+
+LONG = ["pegasus-x", "led", "longt5, local", "longt5, global", "bigbird-pegasus"]
+REPEATED = {"led", "prophetnet"}  # their decoders attend without transformers' interface
+
+
+def engine(model: PreTrainedModel) -> Engine:
+    return Engine(model, Decoding.of(configured(model, {"num_beams": 4}, tokens=8)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_which_families_share_an_articles_keys(family: str) -> None:
+    assert is_grouped(fast(family)) == (family not in REPEATED)
+
+
+@pytest.mark.parametrize("family", sorted(REPEATED))
+def test_what_a_class_says_of_its_attention_is_not_believed(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(family)
+    monkeypatch.setattr(type(model), "_supports_sdpa", True)
+    group_beams(model)
+    assert not is_grouped(model)
+
+
+def without_mask(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+    return sdpa_attention_forward(module, query, key, value, None, **options)
+
+
+def to_another_article(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+    shift = 1 if query.shape[2] > 1 else 0
+    return sdpa_attention_forward(module, query, key.roll(shift, 0), value.roll(shift, 0), mask, **options)
+
+
+def without_cap(*inputs: Any, softcap: float, _whole: Any = attention._capped_attention, **options: Any) -> Any:
+    return _whole(*inputs, softcap=1000.0, **options)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "broken"),
+    [
+        ("bart", "sdpa_attention_forward", without_mask),
+        ("t5", "sdpa_attention_forward", to_another_article),
+        ("t5gemma", "_capped_attention", without_cap),
+    ],
+)
+def test_keys_are_not_shared_where_that_changes_the_logits(
+    family: str, name: str, broken: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(family)
+    monkeypatch.setattr(attention, name, broken)
+    group_beams(model)
+    assert not is_grouped(model)
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"bigbird-pegasus"}))
+def test_articles_padded_together_are_encoded_as_alone(family: str) -> None:
+    """As on a card, where they are encoded together."""
+    encoder = engine(build(family))._encoder
+    with torch.inference_mode():
+        alone, mask = encoder.encode(articles())
+        encoder._unpadded = False
+        together, _ = encoder.encode(articles())
+    assert mask is not None
+    torch.testing.assert_close(together[mask.bool()], alone[mask.bool()], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", LONG)
+def test_articles_of_more_than_4096_tokens(family: str) -> None:
+    whole, batch = engine(fast(family)), articles((4100, 300, 4096))
+    assert written(whole, batch) == one_by_one(family, configured(build(family), {"num_beams": 4}, tokens=8), batch)
+
+
+def test_led_sees_what_its_first_token_says_everywhere() -> None:
+    batch = [[first, *articles((60,))[0]] for first in (10, 11)]
+    encoder = engine(build("led"))._encoder
+    with torch.inference_mode():
+        one, other = encoder.encode(batch)[0]
+    assert not torch.equal(one[-1], other[-1])  # 60 tokens are more than two layers' windows reach
+
+
+def test_bigbird_forgets_the_lengths_it_has_read() -> None:
+    """transformers' own attends in full to all articles that come after its first short one."""
+    whole, batch = engine(fast("bigbird-pegasus")), articles((90, 5, 36, 37, 80))
+    expected = one_by_one("bigbird-pegasus", configured(build("bigbird-pegasus"), {"num_beams": 4}, tokens=8), batch)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda article: written(whole, [article])[0], batch * 4))
+    assert found == expected * 4
+
+
+def test_bigbirds_two_ways_of_reading_have_one_copy_of_the_weights() -> None:
+    encoder = engine(fast("bigbird-pegasus"))._encoder
+    sparse, full = list(encoder._encoder.parameters()), list(encoder._full.parameters())
+    assert encoder._full is not encoder._encoder
+    assert {weight.data_ptr() for weight in sparse} == {weight.data_ptr() for weight in full}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_packed_weights_the_tokens_are_the_same(family: str) -> None:
+    model = fast(family)
+    if not can_pack(model):
+        pytest.skip("not on this processor")
+    config, batch = configured(model, {"num_beams": 4}, tokens=8), articles(FEW_LENGTHS)
+    expected = one_by_one(family, config, batch)
+    pack(model)
+    assert written(Engine(model, Decoding.of(config)), batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "longest", "written"),
+    [
+        ("t5", None, None),
+        ("bart", 128, 128),
+        ("led", 8192, 128),
+        ("bigbird-pegasus", 8192, 8192),
+        ("bert2bert", 128, 128),
+        ("roberta2roberta", 126, 126),  # its positions are counted from the padding's
+        ("prophetnet", 126, 126),
+        ("t5gemma", 8192, 8192),
+    ],
+)
+def test_how_many_tokens_a_family_can_place(family: str, longest: int | None, written: int | None) -> None:
+    config = build(family).config
+    assert (_positions(config, "encoder"), _positions(config, "decoder")) == (longest, written)
+
+
+@pytest.mark.parametrize("family", ["bart", "bert2bert", "roberta2roberta", "prophetnet", "marian", "m2m-100"])
+def test_the_longest_article_and_headline_fit(family: str) -> None:
+    model = fast(family)
+    longest, most = _positions(model.config, "encoder"), _positions(model.config, "decoder")
+    assert longest is not None
+    assert most is not None
+    config = configured(model, {"num_beams": 2, "min_new_tokens": most - 1}, tokens=most - 1)
+    batch = articles((longest,))
+    assert written(Engine(model, Decoding.of(config)), batch) == references(build(family), config, batch)
