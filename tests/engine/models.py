@@ -33,6 +33,8 @@ SPECIAL = 3  # how many of the first tokens are no text
 
 Build = Callable[[], PreTrainedConfig]
 
+UNTIED = {"tie_word_embeddings": False}  # random weights that are tied write the same token again and again
+
 _T5: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "d_model": 32,
@@ -45,7 +47,7 @@ _T5: dict[str, Any] = {
     "decoder_start_token_id": 0,
     "initializer_factor": 2.0,
 }
-_GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+_GATED = {"feed_forward_proj": "gated-gelu", **UNTIED}
 _BART: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "d_model": 32,
@@ -57,6 +59,8 @@ _BART: dict[str, Any] = {
     "decoder_ffn_dim": 64,
     "max_position_embeddings": 128,
     "init_std": 0.2,
+    "forced_eos_token_id": None,
+    **UNTIED,
 }
 _LONG = {"max_position_embeddings": 8192}
 _BERT: dict[str, Any] = {
@@ -94,7 +98,7 @@ def _two_parts(config: type[PreTrainedConfig], *, start: int, pad: int, eos: int
     decoder = config(
         **_BERT | {"hidden_size": 16, "num_attention_heads": 2}, **special, is_decoder=True, add_cross_attention=True
     )
-    parts = {"encoder": encoder.to_dict(), "decoder": decoder.to_dict()}
+    parts = {"encoder": encoder.to_dict(), "decoder": decoder.to_dict() | UNTIED}
     return EncoderDecoderConfig(**parts, **_tokens(pad=pad, eos=eos, start=start), vocab_size=VOCABULARY)
 
 
@@ -105,8 +109,8 @@ FAMILIES: dict[str, Build] = {
     "umt5": lambda: UMT5Config(**_T5, **_GATED),
     "bart": lambda: BartConfig(**_BART, **_tokens(pad=0, eos=1, start=1), bos_token_id=2),
     "mbart": lambda: MBartConfig(**_BART, **_tokens(pad=1, eos=2, start=2)),
-    "pegasus": lambda: PegasusConfig(**_BART, **_tokens(pad=0, eos=1, start=0)),
-    "marian": lambda: MarianConfig(**_BART, **_tokens(pad=2, eos=0, start=2)),
+    "pegasus": lambda: PegasusConfig(**_BART, **_tokens(pad=0, eos=1, start=0), scale_embedding=True),
+    "marian": lambda: MarianConfig(**_BART, **_tokens(pad=2, eos=0, start=2), scale_embedding=True),
     "m2m-100": lambda: M2M100Config(**_BART, **_tokens(pad=1, eos=2, start=2)),
     "pegasus-x": lambda: PegasusXConfig(
         **_BART | _LONG, **_tokens(pad=0, eos=1, start=0), block_size=16, num_global_tokens=4
@@ -137,6 +141,7 @@ FAMILIES: dict[str, Build] = {
         max_position_embeddings=128,
         init_std=0.2,
         **_tokens(pad=0, eos=2, start=2),
+        **UNTIED,
     ),
     "bert2bert": lambda: _two_parts(BertConfig, start=2, pad=0, eos=1),
     "roberta2roberta": lambda: _two_parts(RobertaConfig, start=0, pad=1, eos=2),
@@ -145,6 +150,7 @@ FAMILIES: dict[str, Build] = {
         decoder=T5GemmaModuleConfig(**_T5GEMMA),
         decoder_start_token_id=2,
         vocab_size=VOCABULARY,
+        **UNTIED,
     ),
 }
 
