@@ -20,7 +20,6 @@ UNSUPPORTED: Mapping[str, Any] = {
     "num_beam_groups": 1,
     "penalty_alpha": 0.0,
     "remove_invalid_values": False,
-    "renormalize_logits": False,
     "repetition_penalty": 1.0,
     "sequence_bias": None,
     "stop_strings": None,
@@ -49,6 +48,7 @@ class Decoding:
     suppressed: tuple[int, ...]
     suppressed_first: tuple[int, ...]
     bad_words: tuple[tuple[int, ...], ...]
+    renormalised: bool  # what is left of the probabilities after all that sums to one again
 
     @classmethod
     def of(
@@ -87,6 +87,7 @@ class Decoding:
             suppressed=_tokens(options.get("suppress_tokens")),
             suppressed_first=_tokens(options.get("begin_suppress_tokens")),
             bad_words=tuple(word for word in bad_words if word and word not in {(end,) for end in end_tokens}),
+            renormalised=bool(options.get("renormalize_logits")),
         )
 
 

@@ -28,7 +28,7 @@ class Rules:
         ]
 
     def apply(self, logits: Tensor, normaliser: Tensor, sequences: Tensor) -> None:
-        """Forbid and force, in place.
+        """Forbid and force, in place; with `renormalised`, the normaliser then is that of what is left.
 
         logits: [rows, vocabulary]; normaliser: their log-sum-exp [rows, 1], the log-probability of a token being
         logit minus normaliser; sequences: [rows, length], the tokens so far, the start token first.
@@ -46,6 +46,8 @@ class Rules:
             logits[:, self._never] = -math.inf
         if length == self._first_free and len(self._never_first):
             logits[:, self._never_first] = -math.inf
+        if self._decoding.renormalised:
+            normaliser.copy_(logits.logsumexp(-1, keepdim=True))
 
     def _no_repeated_ngram(self, logits: Tensor, sequences: Tensor) -> None:
         """No n-gram twice: forbid what followed an earlier occurrence of the last n - 1 tokens."""

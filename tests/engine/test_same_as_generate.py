@@ -43,6 +43,8 @@ MORE_OPTIONS: dict[str, dict[str, Any]] = {
     "forced, greedy": {"num_beams": 1, "forced_bos_token_id": 9, "forced_eos_token_id": 1, "max_new_tokens": 7},
     "suppressed after forced": {"num_beams": 4, "begin_suppress_tokens": list(range(3, 300)), "forced_bos_token_id": 9},
     "bad words": {"num_beams": 4, "bad_words_ids": [[i] for i in range(3, 150)] + [[200, 201], [1]]},
+    "renormalised": {"num_beams": 4, "bad_words_ids": [[i] for i in range(3, 200)], "renormalize_logits": True},
+    "renormalised, forced": {"num_beams": 4, "renormalize_logits": True, "forced_bos_token_id": 9, "min_length": 6},
     "two ends": {"num_beams": 4, "eos_token_id": [1, *range(100, 140)], "early_stopping": True},
 }
 
