@@ -24,7 +24,8 @@ class Decoder:
         self._memory = memory
         self._grouped = grouped
         self._mask = mask[:, None, None].bool() if grouped and mask is not None else mask
-        config = model.config.get_text_config(decoder=True)
+        # T5's own config knows how deep its encoder is, its decoder's how deep that is.
+        config = model.get_decoder().config.get_text_config(decoder=True)
         # The cross-attention sees the whole article, also where the decoder's own attention slides.
         self._cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache())
 

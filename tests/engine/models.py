@@ -35,7 +35,7 @@ Build = Callable[[], PreTrainedConfig]
 
 UNTIED = {"tie_word_embeddings": False}  # random weights that are tied write the same token again and again
 
-_T5: dict[str, Any] = {
+T5: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "d_model": 32,
     "d_kv": 8,
@@ -103,10 +103,10 @@ def _two_parts(config: type[PreTrainedConfig], *, start: int, pad: int, eos: int
 
 
 FAMILIES: dict[str, Build] = {
-    "t5": lambda: T5Config(**_T5),
-    "flan-t5": lambda: T5Config(**_T5, **_GATED),
-    "mt5": lambda: MT5Config(**_T5, **_GATED),
-    "umt5": lambda: UMT5Config(**_T5, **_GATED),
+    "t5": lambda: T5Config(**T5),
+    "flan-t5": lambda: T5Config(**T5, **_GATED),
+    "mt5": lambda: MT5Config(**T5, **_GATED),
+    "umt5": lambda: UMT5Config(**T5, **_GATED),
     "bart": lambda: BartConfig(**_BART, **_tokens(pad=0, eos=1, start=1), bos_token_id=2),
     "mbart": lambda: MBartConfig(**_BART, **_tokens(pad=1, eos=2, start=2)),
     "pegasus": lambda: PegasusConfig(**_BART, **_tokens(pad=0, eos=1, start=0), scale_embedding=True),
@@ -122,9 +122,9 @@ FAMILIES: dict[str, Build] = {
         max_decoder_position_embeddings=128,
         attention_window=[8, 16],
     ),
-    "longt5, local": lambda: LongT5Config(**_T5, **_GATED, encoder_attention_type="local", local_radius=7),
+    "longt5, local": lambda: LongT5Config(**T5, **_GATED, encoder_attention_type="local", local_radius=7),
     "longt5, global": lambda: LongT5Config(
-        **_T5, **_GATED, encoder_attention_type="transient-global", local_radius=7, global_block_size=8
+        **T5, **_GATED, encoder_attention_type="transient-global", local_radius=7, global_block_size=8
     ),
     "bigbird-pegasus": lambda: BigBirdPegasusConfig(
         **_BART | _LONG, **_tokens(pad=0, eos=1, start=2), block_size=4, num_random_blocks=2
@@ -156,6 +156,10 @@ FAMILIES: dict[str, Build] = {
 
 
 def build(family: str) -> PreTrainedModel:
+    return of(FAMILIES[family]())
+
+
+def of(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        return AutoModelForSeq2SeqLM.from_config(FAMILIES[family]()).eval()
+        return AutoModelForSeq2SeqLM.from_config(config).eval()

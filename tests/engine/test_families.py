@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from app.engine import attention
 from app.engine.decoder import group_beams, is_grouped
 from app.engine.decoding import Decoding
 from app.engine.engine import Engine
+from app.engine.linears import can_lay_out, lay_out
 from app.engine.load import _positions
-from app.engine.packed import can_pack, pack
+from tests.engine import models
 from tests.engine.models import FAMILIES, build
 from tests.engine.test_same_as_generate import FEW_LENGTHS, articles, configured, fast, one_by_one, references, written
 
@@ -70,6 +71,18 @@ def test_keys_are_not_shared_where_that_changes_the_logits(
     assert not is_grouped(model)
 
 
+def test_a_token_that_is_never_written_hides_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def built() -> PreTrainedModel:
+        model = build("bart")
+        model.final_logits_bias[0, 5] = -torch.inf
+        group_beams(model)
+        return model
+
+    assert is_grouped(built())
+    monkeypatch.setattr(attention, "sdpa_attention_forward", without_mask)
+    assert not is_grouped(built())
+
+
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"bigbird-pegasus"}))
 def test_articles_padded_together_are_encoded_as_alone(family: str) -> None:
     """As on a card, where they are encoded together."""
@@ -82,10 +95,35 @@ def test_articles_padded_together_are_encoded_as_alone(family: str) -> None:
     torch.testing.assert_close(together[mask.bool()], alone[mask.bool()], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("bart", {"num_beams": 4, "length_penalty": 2.0, "no_repeat_ngram_size": 3, "forced_bos_token_id": 2}),
+        ("mbart", {"num_beams": 5, "forced_bos_token_id": 7, "forced_eos_token_id": 2}),
+        ("m2m-100", {"num_beams": 5, "forced_bos_token_id": 7, "early_stopping": True}),
+        ("marian", {"num_beams": 6, "bad_words_ids": [[2]], "renormalize_logits": True, "forced_eos_token_id": 0}),
+        ("bert2bert", {"num_beams": 4, "length_penalty": 2.0, "no_repeat_ngram_size": 3, "early_stopping": True}),
+    ],
+)
+def test_decoded_as_checkpoints_of_the_family_ask(family: str, options: dict[str, Any]) -> None:
+    plain, batch = build(family), articles(FEW_LENGTHS)
+    config = configured(plain, {**options, "min_length": 5, "max_length": 14})
+    assert written(Engine(fast(family), Decoding.of(config)), batch) == references(plain, config, batch)
+
+
 @pytest.mark.parametrize("family", LONG)
 def test_articles_of_more_than_4096_tokens(family: str) -> None:
     whole, batch = engine(fast(family)), articles((4100, 300, 4096))
     assert written(whole, batch) == one_by_one(family, configured(build(family), {"num_beams": 4}, tokens=8), batch)
+
+
+def test_a_decoder_may_be_deeper_than_its_encoder() -> None:
+    """generate() of transformers 5.24 fails there, but for its way without a cache."""
+    model = models.of(T5Config(**{**models.T5, "num_decoder_layers": 3}))
+    config, batch = configured(model, {"num_beams": 4, "use_cache": False}, tokens=8), articles(FEW_LENGTHS)
+    expected = references(model, config, batch)
+    group_beams(model)
+    assert written(Engine(model, Decoding.of(config)), batch) == expected
 
 
 def test_led_sees_what_its_first_token_says_everywhere() -> None:
@@ -113,13 +151,13 @@ def test_bigbirds_two_ways_of_reading_have_one_copy_of_the_weights() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_with_packed_weights_the_tokens_are_the_same(family: str) -> None:
+def test_with_weights_laid_out_the_tokens_are_the_same(family: str) -> None:
     model = fast(family)
-    if not can_pack(model):
+    if not can_lay_out():
         pytest.skip("not on this processor")
     config, batch = configured(model, {"num_beams": 4}, tokens=8), articles(FEW_LENGTHS)
     expected = one_by_one(family, config, batch)
-    pack(model)
+    lay_out(model, "float32")
     assert written(Engine(model, Decoding.of(config)), batch) == expected
 
 
