@@ -62,6 +62,30 @@ def _capped_attention(
     return (weights @ repeat_kv(value, groups)).transpose(1, 2).contiguous(), None
 
 
+class FoldedCrossAttention(torch.nn.Module):
+    """In the place of a cross-attention that computes by itself, as LED's: an article's beams are its positions."""
+
+    def __init__(self, attention: torch.nn.Module) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(
+        self, hidden_states: Tensor, key_value_states: Tensor, attention_mask: Tensor | None, **options: Any
+    ) -> tuple[Any, ...]:
+        """hidden_states: [articles * beams, positions, width]; key_value_states: [articles, tokens, width];
+        attention_mask: bool [articles, 1, 1, tokens] -> first of all [articles * beams, positions, width].
+        """
+        folded = hidden_states.reshape(len(key_value_states), -1, hidden_states.shape[-1])
+        if attention_mask is not None and attention_mask.dtype == torch.bool:
+            lowest = torch.finfo(folded.dtype).min
+            added = torch.zeros_like(attention_mask, dtype=folded.dtype).masked_fill(~attention_mask, lowest)
+            attention_mask = added.expand(-1, -1, folded.shape[1], -1)
+        attended, *rest = self.attention(
+            hidden_states=folded, key_value_states=key_value_states, attention_mask=attention_mask, **options
+        )
+        return attended.reshape(hidden_states.shape), *rest
+
+
 def register() -> None:
     """Make `attn_implementation=GROUPED` known to transformers."""
     AttentionInterface.register(GROUPED, grouped_attention)

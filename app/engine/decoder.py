@@ -8,14 +8,14 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from app.engine.attention import GROUPED, register
+from app.engine.attention import GROUPED, FoldedCrossAttention, register
 
 
 class Decoder:
     """Steps `rows = articles * beams` sequences forward together.
 
-    With `grouped`, the model attends through `attention.grouped_attention` and everything about the articles is held
-    once; else (a family whose attention does not go through transformers' interface) once a beam, as generate() does.
+    With `grouped`, the model attends to the articles as in `attention.py` and everything about them is held once; else
+    once a beam, as generate() does.
     """
 
     def __init__(self, model: PreTrainedModel, memory: Tensor, mask: Tensor | None, *, grouped: bool) -> None:
@@ -80,18 +80,28 @@ def group_beams(model: PreTrainedModel) -> None:
     shared = copy.copy(plain)
     shared._attn_implementation = GROUPED
     _configure(decoder, plain, shared)
-    try:
-        found = _second_step(model, grouped=True)
-    except (RuntimeError, ValueError):  # rows of queries and of keys that do not match
-        found = torch.full_like(expected, torch.nan)
-    near = torch.finfo(model.dtype).eps ** 0.5 * expected.nan_to_num(0, 0, 0).abs().max().item()
-    if not torch.allclose(found, expected, rtol=0, atol=near):
-        _configure(decoder, shared, plain)
+    if _agrees(model, expected):
+        return
+    folded = _fold(decoder)
+    if folded and _agrees(model, expected):
+        return
+    for layer in folded:
+        layer.encoder_attn = layer.encoder_attn.attention
+    _configure(decoder, shared, plain)
 
 
 def is_grouped(model: PreTrainedModel) -> bool:
     """Whether `group_beams` had its way."""
     return bool(model.get_decoder().config._attn_implementation == GROUPED)
+
+
+def _agrees(model: PreTrainedModel, expected: Tensor) -> bool:
+    try:
+        found = _second_step(model, grouped=True)
+    except (RuntimeError, ValueError):  # rows of queries and of keys that do not match
+        return False
+    near = torch.finfo(model.dtype).eps ** 0.5 * expected.nan_to_num(0, 0, 0).abs().max().item()
+    return torch.allclose(found, expected, rtol=0, atol=near)
 
 
 @torch.inference_mode()
@@ -110,3 +120,11 @@ def _configure(decoder: torch.nn.Module, old: PretrainedConfig, new: PretrainedC
     for module in decoder.modules():
         if getattr(module, "config", None) is old:
             module.config = new
+
+
+def _fold(decoder: torch.nn.Module) -> list[Any]:
+    """Fold the cross-attention of the decoder's layers where it has the name that BART gave it; those layers."""
+    layers: list[Any] = [module for module in decoder.modules() if hasattr(module, "encoder_attn")]
+    for layer in layers:
+        layer.encoder_attn = FoldedCrossAttention(layer.encoder_attn)
+    return layers

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from app.engine import attention
+from app.engine.attention import FoldedCrossAttention
 from app.engine.decoder import group_beams, is_grouped
 from app.engine.decoding import Decoding
 from app.engine.engine import Engine
@@ -21,7 +22,7 @@ from tests.engine.models import FAMILIES, build
 from tests.engine.test_same_as_generate import FEW_LENGTHS, articles, configured, fast, one_by_one, references, written
 
 LONG = ["pegasus-x", "led", "longt5, local", "longt5, global", "bigbird-pegasus"]
-REPEATED = {"led", "prophetnet"}  # their decoders attend without transformers' interface
+REPEATED = {"prophetnet"}  # whose decoder attends in a way of its own
 
 
 def engine(model: PreTrainedModel) -> Engine:
@@ -69,6 +70,19 @@ def test_keys_are_not_shared_where_that_changes_the_logits(
     monkeypatch.setattr(attention, name, broken)
     group_beams(model)
     assert not is_grouped(model)
+
+
+def test_a_cross_attention_that_cannot_be_folded_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget_mask(*inputs: Any, attention_mask: Any, **rest: Any) -> Any:
+        return whole(*inputs, attention_mask=None, **rest)
+
+    whole = FoldedCrossAttention.forward
+
+    model = build("led")
+    monkeypatch.setattr(FoldedCrossAttention, "forward", forget_mask)
+    group_beams(model)
+    assert not is_grouped(model)
+    assert not any(isinstance(module, FoldedCrossAttention) for module in model.modules())
 
 
 def test_a_token_that_is_never_written_hides_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
