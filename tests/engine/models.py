@@ -91,14 +91,16 @@ def _tokens(*, pad: int, eos: int, start: int) -> dict[str, int]:
     return {"pad_token_id": pad, "eos_token_id": eos, "decoder_start_token_id": start}
 
 
-def _two_parts(config: type[PreTrainedConfig], *, start: int, pad: int, eos: int) -> EncoderDecoderConfig:
+def of_two_parts(
+    encoder: type[PreTrainedConfig], decoder: type[PreTrainedConfig], *, start: int, pad: int, eos: int
+) -> EncoderDecoderConfig:
     """An encoder and a decoder of another width, each of a family that usually is one alone."""
     special = {"pad_token_id": pad, "eos_token_id": eos, "bos_token_id": start}
-    encoder = config(**_BERT, **special)
-    decoder = config(
-        **_BERT | {"hidden_size": 16, "num_attention_heads": 2}, **special, is_decoder=True, add_cross_attention=True
-    )
-    parts = {"encoder": encoder.to_dict(), "decoder": decoder.to_dict() | UNTIED}
+    narrow = _BERT | {"hidden_size": 16, "num_attention_heads": 2, "is_decoder": True, "add_cross_attention": True}
+    parts = {
+        "encoder": encoder(**_BERT, **special).to_dict(),
+        "decoder": decoder(**narrow, **special).to_dict() | UNTIED,
+    }
     return EncoderDecoderConfig(**parts, **_tokens(pad=pad, eos=eos, start=start), vocab_size=VOCABULARY)
 
 
@@ -143,8 +145,8 @@ FAMILIES: dict[str, Build] = {
         **_tokens(pad=0, eos=2, start=2),
         **UNTIED,
     ),
-    "bert2bert": lambda: _two_parts(BertConfig, start=2, pad=0, eos=1),
-    "roberta2roberta": lambda: _two_parts(RobertaConfig, start=0, pad=1, eos=2),
+    "bert2bert": lambda: of_two_parts(BertConfig, BertConfig, start=2, pad=0, eos=1),
+    "roberta2roberta": lambda: of_two_parts(RobertaConfig, RobertaConfig, start=0, pad=1, eos=2),
     "t5gemma": lambda: T5GemmaConfig(
         encoder=T5GemmaModuleConfig(**_T5GEMMA),
         decoder=T5GemmaModuleConfig(**_T5GEMMA),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, T5Config
+from transformers import BertConfig, BigBirdConfig, GPT2Config, PreTrainedModel, RobertaConfig, T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from app.engine import attention
@@ -129,6 +129,17 @@ def test_decoded_as_checkpoints_of_the_family_ask(family: str, options: dict[str
 def test_articles_of_more_than_4096_tokens(family: str) -> None:
     whole, batch = engine(fast(family)), articles((4100, 300, 4096))
     assert written(whole, batch) == one_by_one(family, configured(build(family), {"num_beams": 4}, tokens=8), batch)
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), [(BertConfig, GPT2Config), (BigBirdConfig, RobertaConfig)])
+def test_an_encoder_and_a_decoder_of_different_families(encoder: Any, decoder: Any) -> None:
+    config = models.of_two_parts(encoder, decoder, start=2, pad=0, eos=1)
+    plain, batch = models.of(config), articles((37, 90, 37))
+    decoding = configured(plain, {"num_beams": 4}, tokens=8)
+    expected = [references(models.of(config), decoding, [article])[0] for article in batch]
+    group_beams(plain)
+    assert is_grouped(plain)
+    assert written(Engine(plain, Decoding.of(decoding)), batch) == expected
 
 
 def test_a_decoder_may_be_deeper_than_its_encoder() -> None:
