@@ -80,7 +80,8 @@ def _load(settings: Settings) -> tuple["LoadedModel", Path, "Manifest | None"]:
     if manifest is None:
         logging.getLogger(__name__).warning("%s has no manifest: its files are unchecked, its defaults kept", folder)
     try:
-        return load.load(folder, manifest, device=settings.device, dtype=settings.dtype), folder, manifest
+        options = {"device": settings.device, "dtype": settings.dtype, "quantize": settings.quantize}
+        return load.load(folder, manifest, **options), folder, manifest
     except load.LoadError as error:
         raise CommandError(str(error)) from error
 
@@ -138,6 +139,7 @@ def bench(
     store: Annotated[Path, typer.Option("--model-store", help="The folder of models.")] = Path("model_store"),
     device: Annotated[str, typer.Option(help="As for serve.")] = "auto",
     dtype: Annotated[str, typer.Option(help="As for serve.")] = "auto",
+    quantize: Annotated[str, typer.Option(help="As for serve.")] = "none",
     most: Annotated[int, typer.Option(help="Read so many articles.", min=1)] = 96,
     rounds: Annotated[int, typer.Option(help="Measure so many times, in turn; medians are printed.", min=1)] = 3,
     batch: Annotated[int, typer.Option(help="The batches that generate() gets.", min=1)] = 16,
@@ -165,7 +167,7 @@ def bench(
         numbers = [int(number) for number in clients.split(",")]
         texts = files.read_articles(articles, most)
         if engine:
-            settings = read_settings(model=model, model_store=store, device=device, dtype=dtype)
+            settings = read_settings(model=model, model_store=store, device=device, dtype=dtype, quantize=quantize)
             loaded, folder, manifest = _load(settings)
             comparison = report.bench_engine(
                 console, loaded, folder, manifest, texts, rounds=rounds, batch=batch, max_batch_tokens=max_batch_tokens

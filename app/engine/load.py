@@ -12,8 +12,8 @@ from transformers.utils import logging as transformers_logging
 from app.engine.decoder import group_beams
 from app.engine.decoding import Decoding
 from app.engine.engine import Engine
+from app.engine.linears import LAYOUTS, can_lay_out, lay_out, multiplies_bfloat16
 from app.engine.memory import share_arena
-from app.engine.packed import can_pack, pack
 from app.engine.tokens import ArticleTokenizer
 from app.engine.vocabulary import Vocabulary
 from app.store.manifest import Manifest
@@ -51,14 +51,17 @@ class LoadedModel:
     workers: int  # how many batches it runs at a time
 
 
-def load(folder: Path, manifest: Manifest | None, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+def load(
+    folder: Path, manifest: Manifest | None, *, device: str = "auto", dtype: str = "auto", quantize: str = "none"
+) -> LoadedModel:
     """Load `folder`, which `manifest` describes if it has one. Raises LoadError."""
     target = _device(device)
+    precision = _precision(dtype, quantize, target)
     workers = _workers(target)
     share_arena()
     if workers > 1:
         torch.set_num_threads(1)
-    model = _model(folder, _dtype(dtype, target), target)
+    model = _model(folder, _dtype_of_weights(precision, target), target)
     prefix = manifest.task_prefix if manifest else ""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -77,11 +80,11 @@ def load(folder: Path, manifest: Manifest | None, *, device: str = "auto", dtype
         parameters=model.num_parameters(),
         max_source_tokens=max_tokens,
         device=str(target),
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=precision,
         scores=dict(manifest.scores) if manifest else {},
     )
-    if can_pack(model):
-        pack(model)
+    if _laid_out(precision, target):
+        lay_out(model, precision)
     return LoadedModel(info, Engine(model, decoding, vocabulary), reader, workers)
 
 
@@ -118,11 +121,27 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtype: torch.dtype = getattr(torch, name)
+def _precision(dtype: str, quantize: str, device: torch.device) -> str:
+    """What the model multiplies in: float32, bfloat16, float16 or int8."""
+    if quantize == "int8":
+        if device.type != "cpu" or not can_lay_out():
+            raise LoadError(f"quantize=int8 needs an x86 processor as the device, not {device}")
+        if dtype not in ("auto", "float32"):
+            raise LoadError(f"quantize=int8 and dtype={dtype} exclude each other")
+        return "int8"
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if device.type == "cuda" or (device.type == "cpu" and multiplies_bfloat16()) else "float32"
+
+
+def _dtype_of_weights(precision: str, device: torch.device) -> torch.dtype:
+    """In float32 is what `lay_out` starts from, and all but the products then."""
+    dtype: torch.dtype = torch.float32 if _laid_out(precision, device) else getattr(torch, precision)
     return dtype
+
+
+def _laid_out(precision: str, device: torch.device) -> bool:
+    return device.type == "cpu" and precision in LAYOUTS and can_lay_out()
 
 
 def _source_tokens(config: PretrainedConfig, tokenizer: Any) -> int:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer, GPT2Config, GPT2LMHeadModel
 
+from app.engine.engine import Job
 from app.engine.load import LoadError, load
 from app.store.manifest import Manifest
 from tests.engine.models import build
@@ -69,11 +70,42 @@ def test_a_manifest_overrides_prefix_lengths_and_decoding(folder: Path) -> None:
     assert reading.tokens[-1] == 1  # the end mark stays
 
 
-def test_half_precision_weights_are_computed_in_float32_on_a_cpu(folder: Path) -> None:
+def test_half_precision_weights_are_computed_in_float32_on_a_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert load(folder, None, device="cpu").engine.dtype == torch.float32
-    assert load(folder, None, device="cpu", dtype="bfloat16").engine.dtype == torch.bfloat16
+    monkeypatch.setattr("app.engine.load.multiplies_bfloat16", lambda: False)
+    model = load(folder, None, device="cpu")
+    assert (model.info.dtype, model.engine.dtype) == ("float32", torch.float32)
+
+
+def test_bfloat16_is_taken_where_the_processor_has_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engine.load.multiplies_bfloat16", lambda: True)
+    assert load(folder, None, device="cpu").info.dtype == "bfloat16"
+    assert load(folder, None, device="cpu", dtype="float32").info.dtype == "float32"
+    assert load(folder, None, device="cpu", quantize="int8").info.dtype == "int8"
+
+
+@pytest.mark.parametrize(("dtype", "quantize"), [("bfloat16", "none"), ("auto", "int8")])
+def test_coarser_products_leave_the_rest_in_float32(folder: Path, dtype: str, quantize: str) -> None:
+    exact = load(folder, None, device="cpu", dtype="float32")
+    model = load(folder, None, device="cpu", dtype=dtype, quantize=quantize)
+    assert model.engine.dtype == torch.float32
+    job = Job(exact.tokenizer.read("Rain fell on Oslo all day.").tokens, 4)
+    (best, *_), (exact_best, *_) = (engine.generate([job]).candidates[0] for engine in (model.engine, exact.engine))
+    assert best.score == pytest.approx(exact_best.score, abs=0.1)
+    assert best.score != exact_best.score
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device": "meta"}, "quantize=int8 needs an x86 processor"),
+        ({"device": "cpu", "dtype": "bfloat16"}, "exclude each other"),
+    ],
+)
+def test_int8_where_it_cannot_be(folder: Path, options: dict[str, str], words: str) -> None:
+    with pytest.raises(LoadError, match=words):
+        load(folder, None, quantize="int8", **options)
 
 
 def test_pickled_weights_are_never_read(folder: Path) -> None:
