@@ -183,10 +183,12 @@ def _stacked(linears: list[nn.Linear]) -> nn.Linear:
     stacked = nn.Linear(linears[0].in_features, sum(linear.out_features for linear in linears), bias=has_bias)
     stacked.weight.copy_(torch.cat([linear.weight.detach() for linear in linears]))
     if has_bias:
-        zeros = (linear.weight.new_zeros(linear.out_features) for linear in linears)
-        biases = [zero if linear.bias is None else linear.bias for linear, zero in zip(linears, zeros, strict=True)]
-        stacked.bias.copy_(torch.cat(biases))
+        stacked.bias.copy_(torch.cat([_bias_of(linear) for linear in linears]))
     return stacked
+
+
+def _bias_of(linear: nn.Linear) -> Tensor:
+    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
 
 
 def _groups(model: PreTrainedModel) -> list[list[nn.Linear]]:
