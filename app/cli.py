@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -134,7 +135,10 @@ def models(
 
 @app.command()
 def bench(
-    articles: Annotated[Path, typer.Argument(help="JSONL, an object with a `text` a line.")],
+    articles: Annotated[Path | None, typer.Argument(help="JSONL, an object with a `text` a line.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Instead: random weights in this shape and random articles (t5-small).")
+    ] = None,
     model: Annotated[str, typer.Option(help="As for serve.")] = "press-en",
     store: Annotated[Path, typer.Option("--model-store", help="The folder of models.")] = Path("model_store"),
     device: Annotated[str, typer.Option(help="As for serve.")] = "auto",
@@ -152,26 +156,40 @@ def bench(
     ] = 0,
     engine: Annotated[bool, typer.Option(help="Measure the engine, or only the service at --url.")] = True,
 ) -> None:
-    """Measure the engine beside generate() and, with --url, a running service under load. Needs the extra `bench`."""
+    """Measure the engine beside generate() and CTranslate2, and a service under load (--url). Needs the extra `bench`."""
     from rich.console import Console
 
     try:
         from bench import articles as files
         from bench import load as service_load
-        from bench import report
+        from bench import report, shapes
     except ModuleNotFoundError as error:
         raise CommandError(f"{error}: install the extra: pip install 'headline-service[bench]'") from error
     console = Console()
     comparison = None
     try:
         numbers = [int(number) for number in clients.split(",")]
-        texts = files.read_articles(articles, most)
-        if engine:
-            settings = read_settings(model=model, model_store=store, device=device, dtype=dtype, quantize=quantize)
-            loaded, folder, manifest = _load(settings)
-            comparison = report.bench_engine(
-                console, loaded, folder, manifest, texts, rounds=rounds, batch=batch, max_batch_tokens=max_batch_tokens
-            )
+        with TemporaryDirectory() as random:
+            if shape is not None:
+                shapes.save_shape(shape, Path(random))
+                model, texts = random, shapes.articles_of(shape, most)
+            elif articles is not None:
+                texts = files.read_articles(articles, most)
+            else:
+                raise CommandError("give a file of articles or a --shape")
+            if engine:
+                settings = read_settings(model=model, model_store=store, device=device, dtype=dtype, quantize=quantize)
+                loaded, folder, manifest = _load(settings)
+                comparison = report.bench_engine(
+                    console,
+                    loaded,
+                    folder,
+                    manifest,
+                    texts,
+                    rounds=rounds,
+                    batch=batch,
+                    max_batch_tokens=max_batch_tokens,
+                )
         if url is not None:
             ours = comparison.engine if comparison else None
             report.bench_service(console, url, texts, clients=numbers, engine=ours, key=key)

@@ -1,4 +1,4 @@
-"""The engine against transformers' generate(): the same model, articles and decoding, turn and turn about."""
+"""The engine against generate() and CTranslate2: the same model, articles and decoding, turn and turn about."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -30,50 +30,74 @@ class Result:
     def rate(self) -> float:
         return median(self.rates)
 
+    def same(self, other: "Result") -> int:
+        """How many headlines are the same, token for token."""
+        return sum(ours == theirs for ours, theirs in zip(self.headlines, other.headlines, strict=True))
+
+
+@dataclass
+class Way:
+    """How a rival writes: all articles at once, and one alone where that is to be measured."""
+
+    name: str
+    write: Callable[[Sequence[Tokens]], list[Tokens]]
+    write_one: Callable[[Tokens], Tokens] | None = None
+
 
 @dataclass
 class Comparison:
     engine: Result
-    as_they_come: Result
-    by_length: Result
+    rivals: list[Result]
     encode_seconds: float  # of the engine, all workers together, a round
-
-    @property
-    def same(self) -> int:
-        """How many headlines are the same, token for token."""
-        return sum(ours == theirs for ours, theirs in zip(self.engine.headlines, self.by_length.headlines, strict=True))
 
 
 def compare(
     engine: Engine,
-    plain: PreTrainedModel,
+    rivals: Sequence[Way],
     articles: Sequence[Tokens],
     *,
     workers: int,
-    batch: int,
     max_batch_tokens: int,
     rounds: int,
     progress: Callable[[str], None],
 ) -> Comparison:
-    """Run all three ways in turn, `rounds` times; `plain` is the same model as transformers loads it."""
-    cores = torch.get_num_threads() if workers == 1 else workers
-    come, sort = list(range(len(articles))), sorted(range(len(articles)), key=lambda place: len(articles[place]))
-    ours, as_come, by_length = Result("engine"), Result("generate(), as they come"), Result("generate(), by length")
+    """Run the engine and its rivals in turn, `rounds` times, then one article at a time."""
+    ours, results = Result("engine"), [Result(way.name) for way in rivals]
     encode_seconds = []
     for number in range(rounds + 1):  # the first one warms up
         progress(f"round {number} of {rounds}" if number else "warming up")
         seconds, ours.headlines, encoded = _engine_round(engine, articles, workers, max_batch_tokens)
-        times = {"ours": seconds}
-        torch.set_num_threads(cores)
-        for result, order in ((as_come, come), (by_length, sort)):
-            times[result.name], result.headlines = _generate_round(engine, plain, articles, order, batch)
+        times = [seconds]
+        for way, result in zip(rivals, results, strict=True):
+            began = perf_counter()
+            result.headlines = way.write(articles)
+            times.append(perf_counter() - began)
         if number:
-            ours.rates.append(len(articles) / times["ours"])
-            as_come.rates.append(len(articles) / times[as_come.name])
-            by_length.rates.append(len(articles) / times[by_length.name])
             encode_seconds.append(encoded)
-    _one_at_a_time(engine, plain, articles[:ALONE], ours, as_come, workers=workers, cores=cores)
-    return Comparison(ours, as_come, by_length, median(encode_seconds))
+            for result, seconds in zip([ours, *results], times, strict=True):
+                result.rates.append(len(articles) / seconds)
+    progress("one article at a time")
+    _one_at_a_time(engine, rivals, articles[:ALONE], ours, results, workers=workers)
+    return Comparison(ours, results, median(encode_seconds))
+
+
+def generate_ways(engine: Engine, plain: PreTrainedModel, *, batch: int, cores: int) -> list[Way]:
+    """generate() of `plain`, the same model as transformers loads it: as articles come, and sorted by length."""
+
+    def as_they_come(articles: Sequence[Tokens]) -> list[Tokens]:
+        return _generate_all(engine, plain, articles, range(len(articles)), batch, cores)
+
+    def by_length(articles: Sequence[Tokens]) -> list[Tokens]:
+        order = sorted(range(len(articles)), key=lambda place: len(articles[place]))
+        return _generate_all(engine, plain, articles, order, batch, cores)
+
+    def alone(article: Tokens) -> Tokens:
+        return _generate_all(engine, plain, [article], [0], 1, cores)[0]
+
+    return [
+        Way("generate(), as they come", as_they_come, alone),
+        Way("generate(), by length", by_length),
+    ]
 
 
 def _engine_round(
@@ -109,16 +133,16 @@ def _threads_for(workers: int) -> None:
         torch.set_num_threads(1)
 
 
-def _generate_round(
-    engine: Engine, plain: PreTrainedModel, articles: Sequence[Tokens], order: Sequence[int], batch: int
-) -> tuple[float, list[Tokens]]:
+def _generate_all(
+    engine: Engine, plain: PreTrainedModel, articles: Sequence[Tokens], order: Sequence[int], batch: int, cores: int
+) -> list[Tokens]:
+    torch.set_num_threads(cores)
     headlines: list[Tokens] = [()] * len(articles)
-    began = perf_counter()
     for start in range(0, len(order), batch):
         places = order[start : start + batch]
         for place, tokens in zip(places, _generate(engine, plain, [articles[p] for p in places]), strict=True):
             headlines[place] = tokens
-    return perf_counter() - began, headlines
+    return headlines
 
 
 def _generate(engine: Engine, plain: PreTrainedModel, articles: Sequence[Tokens]) -> list[Tokens]:
@@ -139,16 +163,23 @@ def _until(ends: Sequence[int], row: list[int]) -> Tokens:
 
 
 def _one_at_a_time(
-    engine: Engine, plain: PreTrainedModel, articles: Sequence[Tokens], ours: Result, theirs: Result, **cores: int
+    engine: Engine,
+    rivals: Sequence[Way],
+    articles: Sequence[Tokens],
+    ours: Result,
+    results: Sequence[Result],
+    *,
+    workers: int,
 ) -> None:
-    """Latencies of one article alone, engine and generate() in turn."""
-    with ThreadPoolExecutor(1, initializer=_threads_for, initargs=(cores["workers"],)) as pool:
+    """Latencies of one article alone, in turn."""
+    with ThreadPoolExecutor(1, initializer=_threads_for, initargs=(workers,)) as pool:
         for article in articles:
             job = Job(article, engine.decoding.num_beams)
             began = perf_counter()
             pool.submit(engine.generate, [job]).result()
             ours.latencies.append(perf_counter() - began)
-            torch.set_num_threads(cores["cores"])
-            began = perf_counter()
-            _generate(engine, plain, [article])
-            theirs.latencies.append(perf_counter() - began)
+            for way, result in zip(rivals, results, strict=True):
+                if way.write_one is not None:
+                    began = perf_counter()
+                    way.write_one(article)
+                    result.latencies.append(perf_counter() - began)

@@ -2,20 +2,22 @@
 
 import asyncio
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import torch
 import transformers
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from app.engine.load import LoadedModel, cores
 from app.headlines.article import clean
 from app.store.manifest import Manifest
-from bench.engines import Comparison, Result, compare
+from bench.ctranslate import CannotConvert, Translator, convert
+from bench.engines import Comparison, Result, Tokens, Way, compare, generate_ways
 from bench.limits import Limits, measure
 from bench.load import Load, drive
 from bench.peak import encoder_work, product_peak
@@ -34,33 +36,63 @@ def bench_engine(
     batch: int,
     max_batch_tokens: int,
 ) -> Comparison:
-    """The engine beside generate(), and its encoder beside the machine's peak."""
-    plain = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=model.engine.dtype, use_safetensors=True)
-    plain.to(model.engine.device).eval()
+    """The engine beside generate() and CTranslate2, and its encoder beside the machine's peak."""
+    device = model.engine.device
+    dtype = torch.float32 if model.info.dtype == "int8" else getattr(torch, model.info.dtype)
+    plain = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    plain.to(device).eval()
     plain.generation_config.update(**(manifest.decoding if manifest else {}))
     articles = [model.tokenizer.read(clean(text)).tokens for text in texts]
-    with console.status("") as status:
+    machine_cores = cores() if device.type == "cpu" else 1
+    with console.status("") as status, TemporaryDirectory() as converted:
+        rivals = generate_ways(model.engine, plain, batch=batch, cores=machine_cores)
+        if device.type == "cpu":
+            rivals += _ctranslate2(console, model, folder, Path(converted) / "model", articles, status.update)
         comparison = compare(
             model.engine,
-            plain,
+            rivals,
             articles,
             workers=model.workers,
-            batch=batch,
             max_batch_tokens=max_batch_tokens,
             rounds=rounds,
             progress=status.update,
         )
         status.update("the machine's peak")
-        peak = product_peak(dtype=model.engine.dtype, device=model.engine.device, workers=model.workers)
-        work = encoder_work(plain.get_encoder(), articles, model.engine.device)
+        peak = product_peak(model.info.dtype, device=device, workers=model.workers)
+        work = encoder_work(plain.get_encoder(), articles, device)
     console.print(_machine(model, articles))
-    console.print(_engine_table(comparison, batch))
-    console.print(f"the same headlines: {comparison.same} of {len(articles)}")
+    console.print(_engine_table(comparison))
     rate = work * model.workers / comparison.encode_seconds
     console.print(
-        f"encoder: {rate / 1e9:.0f} GFLOP/s, {rate / peak:.0%} of the machine's {peak / 1e9:.0f} (linear, all cores)"
+        f"encoder: {rate / 1e9:.0f} GFLOP/s, {rate / peak:.0%} of the machine's {peak / 1e9:.0f} "
+        f"(products in {model.info.dtype}, all cores)"
     )
     return comparison
+
+
+def _ctranslate2(
+    console: Console,
+    model: LoadedModel,
+    folder: Path,
+    converted: Path,
+    articles: Sequence[Tokens],
+    progress: Callable[[str], None],
+) -> list[Way]:
+    """CTranslate2 in float32 and int8; none where it does not know the kind of model."""
+    ways = []
+    try:
+        convert(folder, converted)
+    except CannotConvert as error:
+        console.print(f"without CTranslate2: {error}")
+        return []
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for precision in ("float32", "int8"):
+        progress(f"CTranslate2's best settings in {precision}")
+        translator = Translator(converted, precision, tokenizer, model.engine.decoding)
+        translator.tune(articles, cores=cores())
+        console.print(f"CTranslate2 {precision} is quickest with {translator.setting}")
+        ways.append(Way(f"CTranslate2 {precision}", translator.write, translator.write_one))
+    return ways
 
 
 def bench_service(
@@ -106,15 +138,17 @@ def _machine(model: LoadedModel, articles: Sequence[Sequence[int]]) -> str:
     )
 
 
-def _engine_table(comparison: Comparison, batch: int) -> Table:
-    table = Table("", "articles/s", "least", "most", "engine is faster", "one alone, p50 ms")
-    for result in (comparison.engine, comparison.as_they_come, comparison.by_length):
+def _engine_table(comparison: Comparison) -> Table:
+    table = Table("", "articles/s", "least", "most", "engine faster", "alone, p50 ms", "same")
+    for result in (comparison.engine, *comparison.rivals):
         ratios = [ours / theirs for ours, theirs in zip(comparison.engine.rates, result.rates, strict=True)]
-        faster = "" if result is comparison.engine else f"{median(ratios):.2f}x"
-        alone = f"{median(result.latencies) * 1000:.0f}" if result.latencies else "-"
-        name = result.name if result is comparison.engine else f"{result.name}, batches of {batch}"
+        is_ours = result is comparison.engine
         table.add_row(
-            name, *(f"{rate:.2f}" for rate in (result.rate, min(result.rates), max(result.rates))), faster, alone
+            result.name,
+            *(f"{rate:.2f}" for rate in (result.rate, min(result.rates), max(result.rates))),
+            "" if is_ours else f"{median(ratios):.2f}x",
+            f"{median(result.latencies) * 1000:.0f}" if result.latencies else "-",
+            "" if is_ours else f"{comparison.engine.same(result)} of {len(result.headlines)}",
         )
     return table
 
