@@ -55,6 +55,9 @@ class FakeEngine:
             raise self.error
         return Batch([self.write(job) for job in jobs], 0.001, 0.002, padding_tokens=5, generated_tokens=11)
 
+    def why_not_write(self, phrase: str) -> str | None:
+        return None if phrase.isascii() else "has characters that the model cannot write"
+
     def rest(self) -> None:
         self.rests += 1
 
@@ -65,8 +68,8 @@ class FakeEngine:
     def write(job: Job) -> list[Candidate]:
         """The article's own words, its beams differing first in punctuation, then in words."""
         words = FakeTokenizer().write(job.tokens)[:24].strip()
-        texts = [words, f"{words}!", f" {words.upper()}", *(f"{words} {number}" for number in range(job.beams - 3))]
-        return [Candidate(tuple(map(ord, text)), -0.5 - place) for place, text in enumerate(texts[: job.beams])]
+        texts = [words, f"{words}!", f" {words.upper()}", *(f"{words} {number}" for number in range(job.rows - 3))]
+        return [Candidate(tuple(map(ord, text)), -0.5 - place) for place, text in enumerate(texts[: job.rows])]
 
     @contextmanager
     def hold(self) -> Any:

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from app.headlines.headline import Impossible
 from app.serving.batcher import BatchFailed, Closed, DeadlinePassed, QueueFull
 from app.serving.service import NoHeadline, NotReady, NoWords, UnknownModel
 
@@ -81,25 +82,32 @@ DETAILS: Mapping[int, str] = {404: "there is no such route", 405: "the route doe
 # What a rule of schemas.py says to a client that broke it: pydantic's type of error -> our words.
 MESSAGES: Mapping[str, str] = {
     "extra_forbidden": "there is no such field",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_parsing_size": "must be a shorter number",
     "int_type": "must be a whole number",
+    "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
+    "list_type": "must be a list",
     "literal_error": "must be one of {expected}",
     "missing": "is required",
     "model_attributes_type": "must be a JSON object",
+    "string_pattern_mismatch": "must not be blank",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must not be empty",
     "string_type": "must be a string",
+    "too_long": "must have at most {max_length} entries",
     "value_error": "{error}",  # raised by schemas.py, in our own words
 }
 
 
 def add_handlers(app: FastAPI) -> None:
     """Make `app` answer every error from here."""
-    for error in (*TABLE, NoWords, RequestValidationError, HTTPException):
+    for error in (*TABLE, Impossible, NoWords, RequestValidationError, HTTPException):
         app.add_exception_handler(error, answer)
 
 
@@ -107,6 +115,8 @@ async def answer(request: Request, error: Exception) -> Response:
     """The problem that `error` is to the client; counts it where it is a rejection."""
     if isinstance(error, NoWords):
         return _unprocessable(request, [{"field": "text", "message": "no words are left once its markup is removed"}])
+    if isinstance(error, Impossible):
+        return _unprocessable(request, [{"field": error.field, "message": str(error)}])
     if isinstance(error, RequestValidationError):
         return _unprocessable(request, [_in_words(problem) for problem in error.errors()])
     kind = TABLE.get(type(error))

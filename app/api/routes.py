@@ -1,6 +1,7 @@
 """The routes, thin: HTTP in, the service's answer out."""
 
 import asyncio
+import secrets
 from collections.abc import Coroutine
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
@@ -11,11 +12,13 @@ from starlette.responses import Response
 
 from app.api import schemas
 from app.api.errors import ClientGone
-from app.headlines.headline import Wishes
+from app.headlines.headline import Impossible, Limits, Sampling, Wishes, distinct, tidy
+from app.headlines.phrases import fold
 from app.serving.metrics import Metrics
 from app.serving.service import Answer, HeadlineService, NotReady
 
 T = TypeVar("T")
+TEMPERATURE, TOP_P = 1.0, 0.9  # of strategy "sample", unless the client says otherwise
 A_DAY = 86_400_000  # milliseconds
 TimeLimit = Annotated[int, Header(gt=0, le=A_DAY, description="A shorter time limit than the service's own.")]
 
@@ -29,8 +32,7 @@ def build_router(service: HeadlineService, metrics: Metrics, *, max_article_char
         body: schemas.HeadlineRequest,
         x_request_timeout_ms: TimeLimit = A_DAY,  # checked and told here; guard.py made it the deadline
     ) -> schemas.HeadlineAnswer:
-        wishes = Wishes(num_headlines=body.num_headlines, case=body.case)
-        writing = service.write(body.text, wishes, model=body.model, deadline=request.state.deadline)
+        writing = service.write(body.text, _wishes(body), model=body.model, deadline=request.state.deadline)
         return _shown(await _unless_gone(request, writing), request.state.request_id)
 
     headline.__annotations__["body"] = schemas.headline_request(max_article_chars)  # this service's limit
@@ -72,6 +74,27 @@ def build_router(service: HeadlineService, metrics: Metrics, *, max_article_char
     return router
 
 
+def _wishes(body: schemas.HeadlineRequest) -> Wishes:
+    """Raises Impossible for options of another strategy."""
+    sampling = None
+    if body.strategy == "sample":
+        sampling = Sampling(
+            temperature=TEMPERATURE if body.temperature is None else body.temperature,
+            top_p=TOP_P if body.top_p is None else body.top_p,
+            seed=secrets.randbits(63) if body.seed is None else body.seed,
+        )
+    else:
+        for field in ("temperature", "top_p", "seed"):
+            if getattr(body, field) is not None:
+                raise Impossible(field, 'goes with strategy "sample" only')
+    limits = Limits(body.max_chars, body.max_words, _distinct(body.include), _distinct(body.avoid))
+    return Wishes(body.num_headlines, body.case, limits, sampling)
+
+
+def _distinct(phrases: list[str]) -> tuple[str, ...]:
+    return tuple(distinct(map(tidy, phrases), key=fold))
+
+
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled as soon as the client leaves."""
     working = asyncio.ensure_future(work)
@@ -99,7 +122,11 @@ def _shown(answer: Answer, request_id: str) -> schemas.HeadlineAnswer:
         model=schemas.ModelName(name=answer.model.name, version=answer.model.version),
         headlines=[
             schemas.Headline(
-                text=found.text, score=min(0.0, round(found.score, 4)), chars=found.chars, words=found.words
+                text=found.text,
+                score=min(0.0, round(found.score, 4)),
+                chars=found.chars,
+                words=found.words,
+                missing=list(found.missing),
             )
             for found in answer.headlines
         ],

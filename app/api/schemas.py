@@ -37,6 +37,11 @@ def _mend(text: Any) -> Any:
     return LONE_SURROGATE.sub(" ", text) if isinstance(text, str) else text
 
 
+Phrase = Annotated[
+    str, Field(min_length=1, max_length=300, pattern=r"\S", examples=["Perseverance"]), BeforeValidator(_mend)
+]
+
+
 class HeadlineRequest(Body):
     text: Annotated[
         str,
@@ -48,6 +53,31 @@ class HeadlineRequest(Body):
         Literal["model", "sentence", "title"],
         Field(description="The model's own casing, or house style; names keep the article's spelling."),
     ] = "model"
+    max_chars: Annotated[int | None, Field(ge=20, le=300, description="At most so many characters, whole words.")] = (
+        None
+    )
+    max_words: Annotated[int | None, Field(ge=3, le=40, description="At most so many words.")] = None
+    include: Annotated[
+        list[Phrase], Field(max_length=5, description="Phrases it must contain, whole words in any case.")
+    ] = []
+    avoid: Annotated[
+        list[Phrase], Field(max_length=50, description="Phrases it must not contain, whole words in any case.")
+    ] = []
+    strategy: Annotated[
+        Literal["beam", "sample"], Field(description="The likeliest headlines, or headlines drawn by likelihood.")
+    ] = "beam"
+    temperature: Annotated[
+        float | None, Field(ge=0.1, le=2, description='With "sample": more than 1 is bolder. Default 1.')
+    ] = None
+    top_p: Annotated[
+        float | None,
+        Field(
+            gt=0, le=1, description='With "sample": draw from the likeliest tokens alone that reach it. Default 0.9.'
+        ),
+    ] = None
+    seed: Annotated[
+        int | None, Field(ge=-(2**63), lt=2**63, description='With "sample": the same seed draws the same headlines.')
+    ] = None
     model: Annotated[
         str | None, Field(max_length=256, description="`name` or `name@version`; null is the default model.")
     ] = None
@@ -76,6 +106,7 @@ class Headline(Example):
     score: Annotated[float, Field(description="Mean log-probability per token.", le=0, examples=[-0.41])]
     chars: Annotated[int, Field(description="Code points.", examples=[39])]
     words: Annotated[int, Field(examples=[6])]
+    missing: Annotated[list[str], Field(description="The phrases of `include` that it lacks.", examples=[[]])]
 
 
 class Article(Example):

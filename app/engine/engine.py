@@ -14,8 +14,9 @@ from app.engine.decoder import Decoder, is_grouped
 from app.engine.decoding import Decoding
 from app.engine.encoder import Encoder
 from app.engine.memory import give_back
-from app.engine.search import Candidate, Wanted, beam_search
+from app.engine.search import ANYTHING, Candidate, Wanted, beam_search
 from app.engine.vocabulary import Vocabulary
+from app.headlines.phrases import fold
 
 
 class EngineLost(Exception):
@@ -29,7 +30,7 @@ class Job:
     tokens: tuple[int, ...]
     beams: int  # that compete with each other
     lanes: int = 1  # so many times `beams`, each lane shunning what the others write
-    wanted: Wanted = Wanted()
+    wanted: Wanted = ANYTHING
 
     @property
     def rows(self) -> int:
@@ -68,6 +69,17 @@ class Engine:
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self._model.dtype
         return dtype
+
+    def why_not_write(self, phrase: str) -> str | None:
+        """Why the model can never write this phrase in a headline; None if it can."""
+        if self.vocabulary is None:
+            return "the model takes no phrases"
+        tokens = self.vocabulary.tokens(phrase, at_start=False)
+        if fold(self.vocabulary.text(tokens)).strip() != fold(phrase).strip():
+            return "has characters that the model cannot write"
+        if len(tokens) >= self.decoding.max_new_tokens:
+            return "is longer than any headline of the model"
+        return None
 
     def memory(self) -> dict[str, int]:
         """Kinds of the device's memory and their bytes; empty where the device has none of its own."""

@@ -5,8 +5,64 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from app.headlines.phrases import contains, fold, has_words
+
 Case = Literal["model", "sentence", "title"]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a headline's text must obey. `include` may be missed, all else always holds."""
+
+    max_chars: int | None = None  # code points
+    max_words: int | None = None
+    include: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != NO_LIMITS
+
+    def check(self) -> None:
+        """Raise Impossible if no headline can obey them all."""
+        for place, phrase in enumerate(self.include):
+            if not has_words(phrase):
+                raise Impossible(f"include.{place}", "has no letter or digit")
+            if self.max_chars is not None and len(phrase) > self.max_chars:
+                raise Impossible(f"include.{place}", f"is longer than max_chars ({self.max_chars})")
+            if self.max_words is not None and len(phrase.split()) > self.max_words:
+                raise Impossible(f"include.{place}", f"has more words than max_words ({self.max_words})")
+            for avoided in self.avoid:
+                if contains(fold(phrase), fold(avoided)):
+                    raise Impossible(f"include.{place}", f"contains {avoided!r}, which is to be avoided")
+        words = [word for phrase in self.include for word in fold(phrase).split()]
+        if len(set(words)) < len(words):
+            return  # one word may serve several phrases: who knows how little room they need together
+        if self.max_chars is not None and sum(map(len, self.include)) + len(self.include) - 1 > self.max_chars:
+            raise Impossible("include", f"the phrases together are longer than max_chars ({self.max_chars})")
+        if self.max_words is not None and len(words) > self.max_words:
+            raise Impossible("include", f"the phrases together have more words than max_words ({self.max_words})")
+
+    def obeyed_by(self, text: str) -> bool:
+        """Whether all but `include` holds for a headline."""
+        folded = fold(text)
+        return (
+            (self.max_chars is None or len(text) <= self.max_chars)
+            and (self.max_words is None or len(text.split()) <= self.max_words)
+            and not any(contains(folded, fold(phrase)) for phrase in self.avoid)
+        )
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How headlines are drawn instead of searched for; the same `seed` draws the same ones."""
+
+    temperature: float
+    top_p: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -15,14 +71,25 @@ class Wishes:
 
     num_headlines: int = 1
     case: Case = "model"
+    limits: Limits = NO_LIMITS
+    sampling: Sampling | None = None
+
+
+class Impossible(Exception):
+    """No headline can be as wished: `field` is what contradicts the rest, the message says how."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True)
 class Headline:
-    """A headline, and the mean log-probability per token that the model gives it (natural log)."""
+    """A headline, its mean log-probability per token by the model (natural log), and the wanted phrases it lacks."""
 
     text: str
     score: float
+    missing: tuple[str, ...] = ()
 
     @property
     def chars(self) -> int:

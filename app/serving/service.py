@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 from app.engine.engine import Batch, EngineLost, Job
 from app.engine.load import LoadedModel, ModelInfo
-from app.engine.search import Candidate
+from app.engine.search import Candidate, Wanted
 from app.engine.tokens import Reading
 from app.headlines.article import clean
 from app.headlines.casing import with_case
-from app.headlines.headline import Headline, Wishes, distinct, normalised, tidy
+from app.headlines.headline import Headline, Impossible, Limits, Wishes, distinct, normalised, tidy
+from app.headlines.phrases import missing, spelled_as_in
 from app.serving.batcher import Batcher, BatchFailed, Closed, DeadlinePassed, QueueFull
 from app.serving.metrics import Metrics
 
@@ -23,6 +25,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 5.0
 REST_SECONDS = 1.0  # so long idle, the engine gives memory back
+LIMIT_BEAMS = 4  # at least so many beams search within limits,
+PHRASE_BEAMS = 8  # so many where phrases must be included,
+WIDEST = 32  # and so many if those found nothing
 PROBE_ARTICLE = "The city council voted on Tuesday to keep the old library open."
 
 
@@ -142,9 +147,9 @@ class HeadlineService:
     ) -> Answer:
         """Headlines for an article, by `deadline` (the loop's time).
 
-        Raises NotReady, UnknownModel, NoWords, NoHeadline, QueueFull, DeadlinePassed, BatchFailed.
+        Raises NotReady, UnknownModel, Impossible, NoWords, NoHeadline, QueueFull, DeadlinePassed, BatchFailed.
         """
-        self._must_take(model)
+        self._must_take(model, wishes)
         self._accepted += 1
         try:
             async with asyncio.timeout_at(deadline):
@@ -161,11 +166,18 @@ class HeadlineService:
         text, reading = await self._read_aside(article)
         self._note(reading)
         submitted = _now()
-        job = Job(reading.tokens, self._beams(wishes))
-        written = await self._submit(job, deadline)
+        for job in self._jobs(text, reading, wishes):
+            written = await self._submit(job, deadline)
+            headlines = await self._on_text_thread(partial(self._choose, written.candidates, wishes, text))
+            if headlines:
+                break
+        else:
+            if wishes.limits:
+                raise Impossible("text", "no headline that obeys all limits could be found for this article")
+            raise NoHeadline
         return Answer(
             model=self._model.info,
-            headlines=await self._on_text_thread(partial(self._choose, written.candidates, wishes, text)),
+            headlines=headlines,
             reading=reading,
             queued=written.started - submitted,
             modelled=written.finished - written.started,
@@ -180,13 +192,17 @@ class HeadlineService:
             self._probe = asyncio.create_task(self._try_an_article())
         return await asyncio.shield(self._probe)
 
-    def _must_take(self, model: str | None) -> None:
+    def _must_take(self, model: str | None, wishes: Wishes) -> None:
         """Refuse at once, before any work is done, what could not be answered."""
         if (reason := self._reason()) is not None:
             raise NotReady(reason)
         info = self._model.info
         if model not in (None, info.name, f"{info.name}@{info.version}"):
             raise UnknownModel(f"no model {model!r} is loaded")
+        wishes.limits.check()
+        for place, phrase in enumerate(wishes.limits.include):
+            if (reason := self._model.engine.why_not_write(phrase)) is not None:
+                raise Impossible(f"include.{place}", reason)
         self._batcher.check_room(coming=self._reading)
 
     def _reason(self) -> str | None:
@@ -219,14 +235,24 @@ class HeadlineService:
         if reading.truncated:
             self._metrics.truncated_articles.inc()
 
-    def _beams(self, wishes: Wishes) -> int:
-        """Some beams to spare where several headlines are wanted: beams often differ in a comma."""
-        spare = 2 * wishes.num_headlines if wishes.num_headlines > 1 else 1
-        return max(self._model.engine.decoding.num_beams, spare)
+    def _jobs(self, text: str, reading: Reading, wishes: Wishes) -> Iterator[Job]:
+        """The job that looks for what is wished, and then, in case it finds nothing within the limits, a wider one."""
+        limits = wishes.limits
+        limits = replace(limits, include=tuple(spelled_as_in(text, phrase) for phrase in limits.include))
+        lanes, beams = wishes.num_headlines, self._model.engine.decoding.num_beams
+        if wishes.sampling is not None and not limits:
+            lanes, beams = (2 * lanes if lanes > 1 else 1), 1  # some draws to spare: two may be alike
+        elif lanes > 1:
+            beams = max(2, beams // 2)
+        if limits:
+            beams = max(beams, PHRASE_BEAMS if limits.include else LIMIT_BEAMS)
+        yield Job(reading.tokens, beams, lanes, Wanted(limits, wishes.sampling))
+        if limits:
+            yield Job(reading.tokens, WIDEST, 1, Wanted(limits))
 
     async def _submit(self, job: Job, deadline: float | None) -> _Written:
         longest = self._model.engine.decoding.max_new_tokens
-        return await self._batcher.submit(job, cost=len(job.tokens) + job.beams * longest, deadline=deadline)
+        return await self._batcher.submit(job, cost=len(job.tokens) + job.rows * longest, deadline=deadline)
 
     async def _run(self, jobs: Sequence[Job]) -> list[_Written]:
         """The batcher's way to the engine."""
@@ -268,19 +294,26 @@ class HeadlineService:
         metrics.generated_tokens.inc(batch.generated_tokens)
 
     def _choose(self, candidates: Sequence[Candidate], wishes: Wishes, article: str) -> list[Headline]:
-        """The best candidates that differ in more than spelling, in the wanted case."""
-        written = [Headline(tidy(self._model.tokenizer.write(found.tokens)), found.score) for found in candidates]
-        readable = [headline for headline in written if normalised(headline.text)]
-        if not readable:
-            raise NoHeadline
-        chosen = distinct(readable, key=lambda headline: normalised(headline.text))[: wishes.num_headlines]
-        return [Headline(with_case(headline.text, wishes.case, article), headline.score) for headline in chosen]
+        """The best candidates that obey the limits and differ in more than spelling, in the wanted case; maybe none."""
+        limits = wishes.limits
+        written = [(tidy(self._model.tokenizer.write(found.tokens)), found.score) for found in _by_rank(candidates)]
+        headlines = [
+            Headline(text, score, tuple(missing(text, limits.include)))
+            for text, score in written
+            if normalised(text) and limits.obeyed_by(text)
+        ]
+        headlines.sort(key=lambda headline: len(headline.missing))  # stable: among equals the order stays
+        chosen = distinct(headlines, key=lambda headline: normalised(headline.text))[: wishes.num_headlines]
+        chosen.sort(key=lambda headline: (len(headline.missing), -headline.score))
+        return [replace(headline, text=with_case(headline.text, wishes.case, article)) for headline in chosen]
 
     async def _warm_up(self) -> None:
         """Run the longest article on every model thread, so that memory and kernels are there before the first one."""
         engine, tokenizer = self._model.engine, self._model.tokenizer
         text = "news " * self._model.info.max_source_tokens
         jobs = [Job(tokenizer.read(article).tokens, engine.decoding.num_beams) for article in (text, PROBE_ARTICLE)]
+        limits = Limits(max_chars=60, avoid=("news",))  # the tables behind them are made on first use
+        jobs.append(Job(tokenizer.read(PROBE_ARTICLE).tokens, LIMIT_BEAMS, 1, Wanted(limits)))
         loop = asyncio.get_running_loop()
         threads = range(self._model.workers)
         await asyncio.gather(*(loop.run_in_executor(self._model_threads, engine.generate, jobs) for _ in threads))
@@ -296,6 +329,16 @@ class HeadlineService:
 
     async def _on_text_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._text_threads, work)
+
+
+def _by_rank(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The best of every lane, then the second of every lane, and so on; among these the likeliest first."""
+    ranks: Counter[int] = Counter()
+    ranked = []
+    for candidate in candidates:
+        ranked.append((ranks[candidate.lane], -candidate.score, candidate))
+        ranks[candidate.lane] += 1
+    return [candidate for *_, candidate in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 def _now() -> float:

@@ -21,7 +21,9 @@ async def test_an_article_gets_a_headline() -> None:
     body = answer.json()
     assert body["id"] == "desk-7"
     assert body["model"] == {"name": "fake", "version": "3"}
-    assert body["headlines"] == [{"text": "The council voted to kee", "score": -0.5, "chars": 24, "words": 5}]
+    assert body["headlines"] == [
+        {"text": "The council voted to kee", "score": -0.5, "chars": 24, "words": 5, "missing": []}
+    ]
     assert body["article"] == {"tokens": len(ARTICLE), "used_tokens": len(ARTICLE), "truncated": False}
     assert set(body["timing"]) == {"queue_ms", "model_ms", "total_ms"}
     assert body["timing"]["total_ms"] >= body["timing"]["model_ms"]
@@ -83,7 +85,7 @@ INVALID = {
     "only markup": ({"text": "<p><br/></p><script>alert(1)</script>"}, "text"),
     "only control characters": ({"text": "\u0000\u0007\u001f"}, "text"),
     "unknown field": ({"text": ARTICLE, "max_char": 60}, "max_char"),
-    "a feature that is not there yet": ({"text": ARTICLE, "strategy": "sample"}, "strategy"),
+    "a feature that is not there yet": ({"text": ARTICLE, "explain": True}, "explain"),
     "none wanted": ({"text": ARTICLE, "num_headlines": 0}, "num_headlines"),
     "too many wanted": ({"text": ARTICLE, "num_headlines": 9}, "num_headlines"),
     "a number as text": ({"text": ARTICLE, "num_headlines": "2"}, "num_headlines"),
