@@ -156,7 +156,7 @@ def bench(
     ] = 0,
     engine: Annotated[bool, typer.Option(help="Measure the engine, or only the service at --url.")] = True,
 ) -> None:
-    """Measure the engine beside generate() and CTranslate2, and a service under load (--url). Needs the extra `bench`."""
+    """Measure the engine beside generate() and CTranslate2, and a service at --url. Needs the extra `bench`."""
     from rich.console import Console
 
     try:

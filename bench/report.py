@@ -148,7 +148,7 @@ def _engine_table(comparison: Comparison) -> Table:
             *(f"{rate:.2f}" for rate in (result.rate, min(result.rates), max(result.rates))),
             "" if is_ours else f"{median(ratios):.2f}x",
             f"{median(result.latencies) * 1000:.0f}" if result.latencies else "-",
-            "" if is_ours else f"{comparison.engine.same(result)} of {len(result.headlines)}",
+            str(comparison.engine.same(result)),
         )
     return table
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from app.engine.cores import Cores
 from app.engine.decoder import Decoder, is_grouped
 from app.engine.decoding import Decoding
 from app.engine.encoder import Encoder
@@ -52,9 +53,17 @@ class Batch:
 class Engine:
     """A loaded model and the search over it. Safe to call from several threads at once."""
 
-    def __init__(self, model: PreTrainedModel, decoding: Decoding, vocabulary: Vocabulary | None = None) -> None:
-        """Without a `vocabulary` it takes no jobs with limits."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        decoding: Decoding,
+        vocabulary: Vocabulary | None = None,
+        cores: Cores | None = None,
+    ) -> None:
+        """Without a `vocabulary` it takes no jobs with limits, without `cores` torch's threads stay as they are."""
         self._model = model.eval()
+        self._cores = cores or Cores(1)
+        self._cores.lend(model.get_encoder())
         self._encoder = Encoder(model)
         self._grouped = is_grouped(model)
         self.decoding = decoding
@@ -101,7 +110,8 @@ class Engine:
         article does not fit, and EngineLost where the device itself failed.
         """
         try:
-            return self._generate(jobs)
+            with self._cores.batch():
+                return self._generate(jobs)
         except torch.OutOfMemoryError:
             if len(jobs) == 1:
                 raise

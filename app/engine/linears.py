@@ -115,11 +115,11 @@ class Int8Linear(_Linear):
         self._packed = torch.ops.quantized.linear_prepack(quantised, None)
 
     def forward(self, rows: Tensor) -> Tensor:
-        scales = rows.abs().amax(-1, keepdim=True).clamp_(min=TINY).div_(ROW_STEPS)
+        largest = rows.abs().amax(-1, keepdim=True).clamp_(min=TINY)
         product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            rows / scales, 1.0, ROW_STEPS + 1, self._packed
+            rows / largest, 1 / ROW_STEPS, ROW_STEPS + 1, self._packed
         )
-        return product.mul_(scales) if self._bias is None else torch.addcmul(self._bias, product, scales)
+        return product.mul_(largest) if self._bias is None else torch.addcmul(self._bias, product, largest)
 
 
 def in_float32(linear: nn.Linear) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from app.engine.cores import Cores
 from app.engine.decoder import group_beams
 from app.engine.decoding import Decoding
 from app.engine.engine import Engine
@@ -85,7 +86,8 @@ def load(
     )
     if _laid_out(precision, target):
         lay_out(model, precision)
-    return LoadedModel(info, Engine(model, decoding, vocabulary), reader, workers)
+    engine = Engine(model, decoding, vocabulary, Cores(workers))
+    return LoadedModel(info, engine, reader, workers)
 
 
 def _model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
