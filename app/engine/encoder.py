@@ -29,16 +29,16 @@ class Encoder:
     def encode(self, articles: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """The encoder's output [articles, tokens, width], and a mask [articles, tokens] where there is padding."""
         longest = max(map(len, articles))
-        mask = torch.zeros(len(articles), longest, dtype=torch.long)
-        for row, article in zip(mask, articles, strict=True):
-            row[: len(article)] = 1
-        padded = not bool(mask.all())
-        mask = mask.to(self._model.device, non_blocking=True)
+        on_card = self._model.device.type == "cuda"
+        both = torch.zeros(2, len(articles), longest, dtype=torch.long, pin_memory=on_card)  # one transfer
+        both[0] = self._pad
+        for place, article in enumerate(articles):
+            both[0, place, : len(article)] = torch.tensor(article)
+            both[1, place, : len(article)] = 1
+        padded = any(len(article) < longest for article in articles)
+        tokens, mask = both.to(self._model.device, non_blocking=True)
         if padded and self._unpadded:
             return self._encode_unpadded(articles, longest), mask
-        tokens = torch.full((len(articles), longest), self._pad)
-        for row, article in zip(tokens, articles, strict=True):
-            row[: len(article)] = torch.tensor(article)
         return self._encode_rows(tokens, mask if padded else None), mask if padded else None
 
     def _encode_unpadded(self, articles: Sequence[Sequence[int]], longest: int) -> Tensor:

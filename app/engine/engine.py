@@ -19,6 +19,8 @@ from app.engine.search import ANYTHING, Candidate, Wanted, beam_search
 from app.engine.vocabulary import Vocabulary
 from app.headlines.phrases import fold
 
+LOOK_EVERY = 4  # steps; where to look means to wait for the device
+
 
 class EngineLost(Exception):
     """The device cannot be used any more in this process; only a restart helps."""
@@ -68,6 +70,7 @@ class Engine:
         self._grouped = is_grouped(model)
         self.decoding = decoding
         self.vocabulary = vocabulary
+        self._look_every = 1 if self.device.type == "cpu" else LOOK_EVERY
 
     @property
     def device(self) -> torch.device:
@@ -151,7 +154,15 @@ class Engine:
                 grouped=self._grouped,
             )
             wanted = [jobs[place].wanted for place in places]
-            found = beam_search(decoder, self.decoding, wanted, self.vocabulary, lanes=lanes, beams=beams)
+            found = beam_search(
+                decoder,
+                self.decoding,
+                wanted,
+                self.vocabulary,
+                lanes=lanes,
+                beams=beams,
+                look_every=self._look_every,
+            )
             for place, best in zip(places, found, strict=True):
                 candidates[place] = best
         return candidates

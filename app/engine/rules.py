@@ -57,14 +57,14 @@ class Rules:
         earlier = sequences.unfold(1, size, 1)  # [rows, windows, size]
         last = sequences[:, sequences.shape[1] - size + 1 :]  # [rows, size - 1]
         repeats = (earlier[..., :-1] == last[:, None]).all(-1)
-        rows, windows = repeats.nonzero(as_tuple=True)
-        logits[rows, earlier[rows, windows, -1]] = -math.inf
+        # Added, not set where they are: to find them would wait for the device.
+        logits.scatter_add_(1, earlier[..., -1], torch.where(repeats, -math.inf, 0.0))
 
     def _no_bad_words(self, logits: Tensor, sequences: Tensor) -> None:
         for start, end in self._bad_words:
             if sequences.shape[1] >= len(start):
                 about_to_end = (sequences[:, -len(start) :] == start).all(-1)
-                logits[about_to_end, end] = -math.inf
+                logits[:, end] = logits[:, end].masked_fill(about_to_end, -math.inf)
 
 
 def _force(logits: Tensor, normaliser: Tensor, tokens: list[int]) -> None:

@@ -11,7 +11,6 @@ What lanes with limits (`constraints.py`) write may be cut short at every step: 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -62,22 +61,25 @@ def beam_search(
     *,
     lanes: int = 1,
     beams: int,
+    look_every: int = 1,
 ) -> list[list[Candidate]]:
     """For each article of the decoder's batch the best candidates of each of its lanes, at most `beams`, best first.
 
-    `vocabulary` is needed for limits only.
+    `vocabulary` is needed for limits only. `look_every`: after so many steps it is seen who is done, for which a device
+    of its own must be waited for; who is done is not written on in any case.
     """
     search = _Search(decoding, articles, vocabulary, lanes=lanes, beams=beams, device=decoder.device)
     for length in range(1, decoding.max_new_tokens + 1):
         logits = decoder.step(search.last_tokens(length))
         parents = search.advance(logits, length)
-        if search.all_done or length == decoding.max_new_tokens:
+        looks = length % look_every == 0
+        if length == decoding.max_new_tokens or (looks and search.all_done):
             break
         if length == 1:
             decoder.spread(lanes * beams)  # until here the beams of an article were all alike
         else:
             decoder.follow(parents)
-        if search.articles_done.float().mean() >= WORTH_LEAVING:
+        if looks and search.articles_done.float().mean() >= WORTH_LEAVING:
             decoder.keep(*search.leave())
     return search.results()
 
@@ -181,7 +183,7 @@ class _Search:
         free: the logits before limits and draws, for the true log-probabilities.
         """
         rows = logits.shape[1]
-        self._walled |= constrained.walled
+        self._walled |= constrained.walled & ~self._done
         end, which = (logits[..., self._ends] - normaliser).max(-1)
         words = self._running_scores[:, :rows] / max(length - 1, 1) ** self._decoding.length_penalty
         scores = words + READINESS * end + FULLNESS * constrained.fullness - constrained.cost
@@ -310,14 +312,18 @@ class _Search:
 
     def _collect(self, lanes: Tensor) -> None:
         """Put the finished headlines of these lanes among the results; where a limit was met, first those cut short."""
-        columns = (self._places, self._limited, self._walled)
-        places, limited, walled = (column[lanes].tolist() for column in columns)
-        whole, cut = self._finished.found(lanes), self._cut_short.found(lanes)
-        for place, has_limits, was_walled, *found in zip(places, limited, walled, whole, cut, strict=True):
-            for tokens, score in chain(*(reversed(found) if was_walled else found)):
+        about = torch.stack([self._places, self._limited, self._walled], 1)[lanes]
+        tables = [self._finished.table(), self._cut_short.table()] if self._constraints else [self._finished.table()]
+        rows = torch.cat([about.float(), *(table[lanes].flatten(1) for table in tables)], 1).tolist()  # one transfer
+        width = tables[0].shape[-1]
+        for place, limited, walled, *numbers in rows:
+            found = [_Finished.read(numbers[start : start + width]) for start in range(0, len(numbers), width)]
+            if walled:
+                found = found[self._beams :] + found[: self._beams]
+            for tokens, score in filter(None, found):
                 # Bytes that make no character have no length that could be counted.
-                if not has_limits or (self._vocabulary is not None and self._vocabulary.is_text(tokens)):
-                    self._results[place].append(Candidate(tokens, score, place % self._lanes))
+                if not limited or (self._vocabulary is not None and self._vocabulary.is_text(tokens)):
+                    self._results[int(place)].append(Candidate(tokens, score, int(place) % self._lanes))
 
 
 class _Finished:
@@ -342,17 +348,16 @@ class _Finished:
         for name in ("_sequences", "scores", "_sums", "_lengths"):
             setattr(self, name, getattr(self, name)[lanes])
 
-    def found(self, lanes: Tensor) -> list[list[tuple[tuple[int, ...], float]]]:
-        """Of these lanes the headlines' tokens and mean log-probabilities, best first."""
-        columns = (self._sequences, self.scores, self._sums, self._lengths)
-        return [
-            [
-                (tuple(sequence[1 : 1 + length]), total / length)
-                for sequence, score, total, length in zip(*lane, strict=True)
-                if score > UNFINISHED
-            ]
-            for lane in zip(*(column[lanes].tolist() for column in columns), strict=True)
-        ]
+    def table(self) -> Tensor:
+        """All in one, [lanes, beams, numbers]: score, sum, length, sequence. Tokens are small enough for float32."""
+        heads = torch.stack([self.scores, self._sums, self._lengths.float()], -1)
+        return torch.cat([heads, self._sequences.float()], -1)
+
+    @staticmethod
+    def read(numbers: Sequence[float]) -> tuple[tuple[int, ...], float] | None:
+        """Tokens and mean log-probability from an entry of the table; None where no headline is."""
+        score, total, length, _, *sequence = numbers
+        return (tuple(map(int, sequence[: int(length)])), total / length) if score > UNFINISHED else None
 
 
 def _log_probabilities(logits: Tensor, normaliser: Tensor, beams: Tensor, tokens: Tensor) -> Tensor:

@@ -172,3 +172,14 @@ def test_the_score_is_the_mean_log_probability_of_the_tokens() -> None:
     with torch.inference_mode():
         loss = model(input_ids=torch.tensor([article]), labels=labels).loss  # mean negative log-likelihood
     assert best.score == pytest.approx(-loss.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("look_every", [2, 4, 7, 100])
+def test_who_is_done_waits_unchanged_until_somebody_looks(look_every: int) -> None:
+    many = [article for _ in range(3) for article in articles()]
+    ends = [1, *range(10, 384, 6)]
+    options = {"num_beams": 3, "eos_token_id": ends, "early_stopping": True, "max_new_tokens": 24}
+    engine = Engine(fast("bart"), Decoding.of(configured(build("bart"), options)))
+    expected = written(engine, many)
+    engine._look_every = look_every
+    assert written(engine, many) == expected
