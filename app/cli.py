@@ -61,7 +61,7 @@ def serve(**flags: str | None) -> int:
         return HeadlineService(
             model,
             metrics,
-            max_batch_tokens=settings.max_batch_tokens,
+            max_batch_tokens=settings.max_batch_tokens or model.max_batch_tokens,
             max_waiting=settings.max_waiting,
             max_delay=settings.max_delay_ms / 1000,
             on_lost=on_lost,

@@ -34,10 +34,11 @@ class Settings(BaseSettings):
     quantize: Literal["none", "int8"] = Field(
         "none", description="int8: weights and products in 8 bits; for x86 processors, faster and slightly coarser."
     )
-    max_batch_tokens: int = Field(
-        8192,
+    max_batch_tokens: int | None = Field(
+        None,
         ge=1,
-        description="Tokens in one batch, padding counted: an article's own and those of all its beams at full length.",
+        description="Tokens in one batch, padding counted: an article's own and those of all its beams at full length; "
+        "unset it is 8192, on CUDA what the free memory at the start allows.",
     )
     max_waiting: int = Field(256, ge=1, description="Requests that may wait; one more is answered with 429.")
     max_delay_ms: int = Field(

@@ -164,7 +164,8 @@ async def measure(service: HeadlineService, pairs: Sequence[Pair]) -> None:
         for one, other in itertools.combinations(headlines, 2)
     )
     print(
-        f"\nOf 5 headlines wanted {mean(map(len, five)):.2f} came, all different; ROUGE-L of one to another {alike:.1f}."
+        f"\nOf 5 headlines wanted {mean(map(len, five)):.2f} came, all different; "
+        f"ROUGE-L of one to another {alike:.1f}."
     )
 
 

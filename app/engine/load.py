@@ -1,5 +1,6 @@
 """A model folder becomes an Engine on a device: checked, in the right precision, ready to be warmed up."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from app.engine.budget import ON_CPU, Shape, max_batch_tokens
 from app.engine.cores import Cores
 from app.engine.decoder import group_beams
 from app.engine.decoding import Decoding
@@ -19,6 +21,7 @@ from app.engine.tokens import ArticleTokenizer
 from app.engine.vocabulary import Vocabulary
 from app.store.manifest import Manifest
 
+log = logging.getLogger(__name__)
 DEFAULT_SOURCE_TOKENS = 512
 # Positions that no token has, besides those up to the padding's number; ProphetNet also looks one ahead.
 RESERVED_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "prophetnet": 2}
@@ -50,6 +53,7 @@ class LoadedModel:
     engine: Engine
     tokenizer: ArticleTokenizer
     workers: int  # how many batches it runs at a time
+    max_batch_tokens: int = ON_CPU  # what its device has memory for
 
 
 def load(
@@ -87,7 +91,7 @@ def load(
     if _laid_out(precision, target):
         lay_out(model, precision)
     engine = Engine(model, decoding, vocabulary, Cores(workers))
-    return LoadedModel(info, engine, reader, workers)
+    return LoadedModel(info, engine, reader, workers, _max_batch_tokens(model, decoding))
 
 
 def _model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -144,6 +148,15 @@ def _dtype_of_weights(precision: str, device: torch.device) -> torch.dtype:
 
 def _laid_out(precision: str, device: torch.device) -> bool:
     return device.type == "cpu" and precision in LAYOUTS and can_lay_out()
+
+
+def _max_batch_tokens(model: PreTrainedModel, decoding: Decoding) -> int:
+    if model.device.type != "cuda":
+        return ON_CPU
+    free, _ = torch.cuda.mem_get_info(model.device)
+    tokens = max_batch_tokens(Shape.of(model, max_new_tokens=decoding.max_new_tokens), free)
+    log.info("%.1f GB of %s are free: at most %d tokens in a batch", free / 1e9, model.device, tokens)
+    return tokens
 
 
 def _source_tokens(config: PretrainedConfig, tokenizer: Any) -> int:

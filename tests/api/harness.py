@@ -49,7 +49,7 @@ async def running(*, gpu: dict[str, int] | None = None, **given: Any) -> AsyncIt
     service = HeadlineService(
         fake_model(engine),
         metrics,
-        max_batch_tokens=settings.max_batch_tokens,
+        max_batch_tokens=settings.max_batch_tokens or 8192,
         max_waiting=settings.max_waiting,
         max_delay=settings.max_delay_ms / 1000,
         on_lost=lambda: lost.append(True),
