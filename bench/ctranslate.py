@@ -15,7 +15,7 @@ from app.engine.decoding import Decoding
 
 Tokens = tuple[int, ...]
 BATCHES = (2, 4, 8, 16)
-TRIAL = 24  # articles on which the settings are tried
+TRIAL = 16  # articles on which the settings are tried
 
 
 class CannotConvert(Exception):
