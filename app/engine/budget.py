@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 ON_CPU = 8192
@@ -23,16 +24,19 @@ class Shape:
 
     @classmethod
     def of(cls, model: PreTrainedModel, *, max_new_tokens: int) -> "Shape":
-        config = model.config.get_text_config(decoder=True)
-        inner = next((size for name in INNER if (size := getattr(config, name, None))), 4 * config.hidden_size)
-        layers = next(size for name in LAYERS if (size := getattr(config, name, None)))
+        """Read off the modules: the families name these sizes in many ways."""
+        vocabulary = model.config.get_text_config(decoder=True).vocab_size
+        parts = (model.get_encoder(), model.get_decoder())
+        linears = [module for part in parts for module in part.modules() if isinstance(module, nn.Linear)]
+        lists = [module for module in parts[1].modules() if isinstance(module, nn.ModuleList)]
         return cls(
-            config.hidden_size, inner, layers, config.vocab_size, max_new_tokens, torch.finfo(model.dtype).bits // 8
+            width=max(part.config.hidden_size for part in parts),
+            inner=max(linear.out_features for linear in linears if linear.out_features != vocabulary),
+            decoder_layers=max(map(len, lists)),
+            vocabulary=vocabulary,
+            max_new_tokens=max_new_tokens,
+            bytes_per_number=torch.finfo(model.dtype).bits // 8,
         )
-
-
-INNER = ("decoder_ffn_dim", "d_ff", "intermediate_size")
-LAYERS = ("decoder_layers", "num_decoder_layers", "num_layers", "num_hidden_layers")
 
 
 def max_batch_tokens(shape: Shape, free: int) -> int:
