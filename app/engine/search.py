@@ -18,12 +18,12 @@ from torch import Tensor
 from app.engine.constraints import OPTIONS, Constrained, Constraints, Continuation
 from app.engine.decoder import Decoder
 from app.engine.decoding import Decoding
+from app.engine.finished import UNFINISHED, Finished, gather
 from app.engine.rules import Rules
 from app.engine.sampling import Sampler
 from app.engine.vocabulary import Vocabulary
 from app.headlines.headline import NO_LIMITS, Limits, Sampling
 
-UNFINISHED = -1.0e9  # the score of a place that no finished headline has taken
 DEAD = UNFINISHED / 2  # a lower score belongs to a beam that has ended, or has nothing to go on with
 WORTH_LEAVING = 0.25  # the share of articles done at which the rest is copied together
 DIVERSITY = 0.5  # nats that a token costs for every lane before that has it in its headline
@@ -124,8 +124,8 @@ class _Search:
         self._running[..., 0] = decoding.start_token
         self._running_scores = torch.zeros(everywhere, beams, device=device)
         self._running_sums = torch.zeros(everywhere, beams, device=device)  # of log-probabilities, nothing weighed
-        self._finished = _Finished(self._running)
-        self._cut_short = _Finished(self._running)
+        self._finished = Finished(self._running)
+        self._cut_short = Finished(self._running)
         self._walled = torch.zeros(
             everywhere, dtype=torch.bool, device=device
         )  # a limit kept the best beam from going on
@@ -163,7 +163,7 @@ class _Search:
         scores, beams, tokens = self._continue(logits, normaliser)
         sums = self._running_sums.gather(1, beams) + _log_probabilities(free, normaliser, beams, tokens)
 
-        sequences = _gather(self._running, beams)
+        sequences = gather(self._running, beams)
         sequences[..., length] = tokens
         ends = torch.isin(tokens, self._ends)
         if length == self._decoding.max_new_tokens:
@@ -172,7 +172,7 @@ class _Search:
 
         self._running_scores, best = (scores + ends * UNFINISHED).topk(self._beams)
         self._running_sums = sums.gather(1, best)
-        self._running = _gather(sequences, best)
+        self._running = gather(sequences, best)
         self._note_done(length)
         first_row = torch.arange(len(beams), device=beams.device)[:, None] * self._beams
         return (first_row + beams.gather(1, best)).flatten()
@@ -317,7 +317,7 @@ class _Search:
         rows = torch.cat([about.float(), *(table[lanes].flatten(1) for table in tables)], 1).tolist()  # one transfer
         width = tables[0].shape[-1]
         for place, limited, walled, *numbers in rows:
-            found = [_Finished.read(numbers[start : start + width]) for start in range(0, len(numbers), width)]
+            found = [Finished.read(numbers[start : start + width]) for start in range(0, len(numbers), width)]
             if walled:
                 found = found[self._beams :] + found[: self._beams]
             for tokens, score in filter(None, found):
@@ -326,45 +326,6 @@ class _Search:
                     self._results[int(place)].append(Candidate(tokens, score, int(place) % self._lanes))
 
 
-class _Finished:
-    """The best finished headlines of each lane, as many as it has beams."""
-
-    def __init__(self, running: Tensor) -> None:
-        """running: [lanes, beams, length], for the shape."""
-        self._sequences = running.clone()
-        self.scores = torch.full(running.shape[:2], UNFINISHED, device=running.device)  # [lanes, beams], best first
-        self._sums = torch.zeros_like(self.scores)
-        self._lengths = torch.zeros_like(self.scores, dtype=torch.long)
-
-    def take(self, sequences: Tensor, scores: Tensor, sums: Tensor, length: int) -> None:
-        """Keep the best of these and of those that are here; sequences: [lanes, new, length]."""
-        self.scores, best = torch.cat([self.scores, scores], 1).topk(self.scores.shape[1])
-        self._sequences = _gather(torch.cat([self._sequences, sequences], 1), best)
-        self._sums = torch.cat([self._sums, sums], 1).gather(1, best)
-        lengths = torch.full_like(sums, length, dtype=torch.long)
-        self._lengths = torch.cat([self._lengths, lengths], 1).gather(1, best)
-
-    def keep(self, lanes: Tensor) -> None:
-        for name in ("_sequences", "scores", "_sums", "_lengths"):
-            setattr(self, name, getattr(self, name)[lanes])
-
-    def table(self) -> Tensor:
-        """All in one, [lanes, beams, numbers]: score, sum, length, sequence. Tokens are small enough for float32."""
-        heads = torch.stack([self.scores, self._sums, self._lengths.float()], -1)
-        return torch.cat([heads, self._sequences.float()], -1)
-
-    @staticmethod
-    def read(numbers: Sequence[float]) -> tuple[tuple[int, ...], float] | None:
-        """Tokens and mean log-probability from an entry of the table; None where no headline is."""
-        score, total, length, _, *sequence = numbers
-        return (tuple(map(int, sequence[: int(length)])), total / length) if score > UNFINISHED else None
-
-
 def _log_probabilities(logits: Tensor, normaliser: Tensor, beams: Tensor, tokens: Tensor) -> Tensor:
     """Of `tokens` [lanes, chosen] behind `beams` [lanes, chosen]; logits: [lanes, rows, vocabulary]."""
     return logits.flatten(1).gather(1, beams * logits.shape[-1] + tokens) - normaliser[..., 0].gather(1, beams)
-
-
-def _gather(sequences: Tensor, beams: Tensor) -> Tensor:
-    """sequences: [lanes, beams, length]; beams: [lanes, chosen] -> [lanes, chosen, length]."""
-    return sequences.gather(1, beams[..., None].expand(-1, -1, sequences.shape[-1]))
