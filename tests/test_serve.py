@@ -100,6 +100,62 @@ def test_the_answer_does_not_depend_on_the_batch(service: Service) -> None:
         assert [h["score"] for h in one] == pytest.approx([h["score"] for h in other], abs=2e-4)
 
 
+def test_wishes_hold_for_real_articles(service: Service) -> None:
+    for article in ARTICLES[5:11]:
+        text = article["text"]
+        plain = service.post(text).json()["headlines"][0]["text"]
+        word = max(re.findall(r"\w+", plain), key=len)
+        names = [name for name in re.findall(r"(?<=[a-z,] )[A-Z][a-z]+", text) if name != word]
+        answer = service.post(text, max_chars=45, max_words=8, avoid=[word], include=names[:1])
+        assert answer.status_code == 200, answer.text
+        for headline in answer.json()["headlines"]:
+            assert headline["chars"] == len(headline["text"]) <= 45
+            assert headline["words"] == len(headline["text"].split()) <= 8
+            assert not re.search(rf"\b{word}\b", headline["text"], re.I)
+            assert headline["missing"] == []
+        several = service.post(text, num_headlines=5).json()["headlines"]
+        assert len({re.sub(r"\W", "", headline["text"].lower()) for headline in several}) == len(several) >= 4
+
+
+def test_a_seed_draws_the_same_again(service: Service) -> None:
+    text = ARTICLES[3]["text"]
+    first, again, other = (
+        [
+            headline["text"]
+            for headline in service.post(text, strategy="sample", seed=seed, num_headlines=3).json()["headlines"]
+        ]
+        for seed in (7, 7, 8)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("text", "wishes"),
+    [
+        ("Donaudampfschifffahrtsgesell", {"max_chars": 20}),
+        ("Rain", {"num_headlines": 8}),
+        ("Rain fell on Monday.", {"avoid": ["rain", "fell", "on", "monday", *(f"word{n}" for n in range(46))]}),
+        ("Rain fell on Monday.", {"include": ["Overton", "Quebec", "Zanzibar", "Monday", "rain"], "max_chars": 60}),
+        (
+            "\u0414\u043e\u0436\u0434\u044c \u0432 \u041c\u043e\u0441\u043a\u0432\u0435",
+            {"include": ["\u041c\u043e\u0441\u043a\u0432\u0435"], "max_words": 5},
+        ),
+    ],
+)
+def test_wishes_at_their_edge_get_a_headline_that_obeys_or_words(
+    service: Service, text: str, wishes: dict[str, object]
+) -> None:
+    answer = service.post(text, **wishes)
+    if answer.status_code == 422:
+        assert answer.json()["errors"][0]["message"]
+        return
+    assert answer.status_code == 200
+    for headline in answer.json()["headlines"]:
+        assert headline["chars"] <= int(wishes.get("max_chars", 300))  # type: ignore[call-overload]
+        assert headline["words"] <= int(wishes.get("max_words", 40))  # type: ignore[call-overload]
+        assert not any(re.search(rf"\b{word}\b", headline["text"], re.I) for word in wishes.get("avoid", []))  # type: ignore[attr-defined]
+
+
 STRANGE = {
     "one character": "a",
     "NUL": "\u0000The council voted\u0007",
