@@ -5,8 +5,10 @@ import hmac
 import logging
 import re
 from collections.abc import Set
+from typing import Annotated
 
 from fastapi import Request
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ulid import ULID
@@ -16,6 +18,8 @@ from app.serving.batcher import Closed, DeadlinePassed
 from app.serving.metrics import Metrics
 
 log = logging.getLogger("app.requests")
+A_DAY = 86_400_000
+Milliseconds = Annotated[int, Field(gt=0, le=A_DAY)]
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 HEALTH = frozenset({"/healthz", "/readyz"})
 
@@ -102,6 +106,7 @@ class BodyRules:
         self._app = app
         self._max_bytes = max_bytes
         self._request_timeout = request_timeout
+        self._milliseconds = TypeAdapter(Milliseconds)  # reads a header as the routes do
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
@@ -123,10 +128,11 @@ class BodyRules:
 
     def _time_limit(self, headers: Headers) -> float:
         """In seconds. What is no number is refused later, by the route."""
-        wished = headers.get("x-request-timeout-ms", "")
-        if wished.isascii() and wished.isdigit() and len(wished) < 10:
-            return min(self._request_timeout, int(wished) / 1000)
-        return self._request_timeout
+        try:
+            wished = self._milliseconds.validate_python(headers.get("x-request-timeout-ms"))
+        except ValidationError:
+            return self._request_timeout
+        return min(self._request_timeout, wished / 1000)
 
     def _check(self, headers: Headers) -> None:
         """What can be known before the body is there."""

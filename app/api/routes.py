@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from app.api import schemas
 from app.api.errors import ClientGone
+from app.api.guard import A_DAY, Milliseconds
 from app.headlines.headline import Impossible, Limits, Sampling, Wishes, distinct, tidy
 from app.headlines.phrases import fold
 from app.serving.metrics import Metrics
@@ -19,8 +20,7 @@ from app.serving.service import Answer, HeadlineService, NotReady
 
 T = TypeVar("T")
 TEMPERATURE, TOP_P = 1.0, 0.9  # of strategy "sample", unless the client says otherwise
-A_DAY = 86_400_000  # milliseconds
-TimeLimit = Annotated[int, Header(gt=0, le=A_DAY, description="A shorter time limit than the service's own.")]
+TimeLimit = Annotated[Milliseconds, Header(description="A shorter time limit than the service's own.")]
 
 
 def build_router(service: HeadlineService, metrics: Metrics, *, max_article_chars: int) -> APIRouter:

@@ -33,11 +33,10 @@ class Continuation:
 
 
 class Constrained(NamedTuple):
-    """What limits mean for rows; [lanes, beams], but `walled` [lanes]."""
+    """What limits mean for rows, [lanes, beams]."""
 
     cost: Tensor  # of ending here, in the search's score; infinite where it may not
     fullness: Tensor  # the share of the room that is filled, 0 to 1
-    walled: Tensor  # the best beam's likeliest token has no room
 
 
 class Constraints:
@@ -82,23 +81,20 @@ class Constraints:
         cost.masked_fill_(lacking > 0, math.inf)
         likely = logits.argmax(-1)
         owed = self._look(logits, sequences, cost, likely)
-        fullness, walled = torch.zeros_like(cost), torch.zeros_like(self._limited)
-        if self._has_bounds:
-            free = ~logits[:, 0].gather(-1, likely[:, :1])[:, 0].isneginf()
-            fullness = self._bound(logits, sequences, owed)
-            walled = free & logits[:, 0].gather(-1, likely[:, :1])[:, 0].isneginf()
-        # Where the likeliest next token is the rest of a word and may not be, the word would be a stump.
-        stumps = self._table.continues[likely] & logits.gather(-1, likely[..., None])[..., 0].isneginf()
-        stumps &= self._limited[:, None]
+        fullness = self._bound(logits, sequences, owed, likely) if self._has_bounds else torch.zeros_like(cost)
+        # Where the likeliest next token is the rest of a word, a headline ended here would end in a stump; and where
+        # it may not be, whatever else is written is none of the model's words.
+        within_word = self._table.continues[likely] & limited
+        stumps = within_word & logits.gather(-1, likely[..., None])[..., 0].isneginf()
         for place, row in self._rows.items():
             if row.must_part or row.begun:
-                stumps[place] = False  # it is not the model that wants this word
+                within_word[place] = stumps[place] = False  # it is not the model that wants this word
             elif bool(stumps[place]):
                 self._steps[place] = {}
         logits.masked_fill_(stumps[..., None], -math.inf)
-        cost.masked_fill_(stumps, math.inf)
+        cost.masked_fill_(within_word, math.inf)
         logits[..., self._ends] = ends.masked_fill(cost[..., None].isposinf(), -math.inf)
-        return Constrained(cost, fullness, walled)
+        return Constrained(cost, fullness)
 
     def _look(self, logits: Tensor, sequences: Tensor, cost: Tensor, likely: Tensor) -> Tensor:
         """Apply the phrases; the characters and words that each row owes to those it lacks, [lanes, beams, 2]."""
@@ -111,7 +107,7 @@ class Constraints:
             for beam, tokens in enumerate(sequences[lane, :, 1:].tolist()):
                 row = self._rows[lane, beam] = phrases.look(tokens)
                 next_logits = logits[lane, beam]
-                steps = list(row.steps)
+                steps = [] if row.must_go_on else list(row.steps)
                 values = next_logits[steps].tolist()
                 self._steps[lane, beam] = dict(zip(steps, values, strict=True))
                 if row.missed and left <= row.owed:
@@ -133,7 +129,7 @@ class Constraints:
                 owed[lane, beam, 0], owed[lane, beam, 1] = row.owed_chars, row.owed_words
         return owed
 
-    def _bound(self, logits: Tensor, sequences: Tensor, owed: Tensor) -> Tensor:
+    def _bound(self, logits: Tensor, sequences: Tensor, owed: Tensor, likely: Tensor) -> Tensor:
         """Forbid the tokens that have no room, in characters or in words; the share of the room that is filled."""
         table, tokens = self._table, sequences[..., 1:]
         first = tokens.shape[-1] == 0
@@ -142,12 +138,15 @@ class Constraints:
             chars += table.chars_at_start[tokens[..., 0]] - table.chars[tokens[..., 0]]
         room = self._max_chars[:, None] - chars - owed[..., 0]
         logits.masked_fill_((table.chars_at_start if first else table.chars) > room[..., None], -math.inf)
-        blank = torch.ones_like(chars, dtype=torch.bool) if first else table.ends_blank[tokens[..., -1]]
-        behind_blank = torch.cat([torch.ones_like(tokens[..., :1], dtype=torch.bool), table.ends_blank[tokens]], -1)
+        behind_blank = torch.cat([torch.ones_like(chars, dtype=torch.bool)[..., None], table.ends_blank[tokens]], -1)
+        if not first:
+            behind_blank[..., 1] |= table.is_empty[tokens[..., 0]]  # a forced token
+        blank = behind_blank[..., -1]
         words = table.words[tokens].sum(-1) + (table.begins_solid[tokens] & behind_blank[..., :-1]).sum(-1)
         room = self._max_words[:, None] - words - owed[..., 1]
         adds = table.words + (table.begins_solid & blank[..., None])
-        logits.masked_fill_(adds > room[..., None], -math.inf)
+        full = (room <= 0) & ~table.continues[likely]  # the words are all written; more would only be stuck to the last
+        logits.masked_fill_((adds > room[..., None]) | full[..., None], -math.inf)
         return torch.maximum(chars / self._max_chars[:, None], words / self._max_words[:, None])
 
     def choose(

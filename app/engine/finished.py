@@ -9,12 +9,12 @@ UNFINISHED = -1.0e9  # the score of a place that no finished headline has taken
 
 
 class Finished:
-    """The best finished headlines of each lane, as many as it has beams."""
+    """The best finished headlines of each lane."""
 
-    def __init__(self, running: Tensor) -> None:
-        """running: [lanes, beams, length], for the shape."""
-        self._sequences = running.clone()
-        self.scores = torch.full(running.shape[:2], UNFINISHED, device=running.device)  # [lanes, beams], best first
+    def __init__(self, running: Tensor, places: int) -> None:
+        """running: [lanes, beams, length], for the shape; places: how many headlines each lane keeps."""
+        self._sequences = running[:, :1].repeat(1, places, 1)
+        self.scores = torch.full((len(running), places), UNFINISHED, device=running.device)  # best first
         self._sums = torch.zeros_like(self.scores)
         self._lengths = torch.zeros_like(self.scores, dtype=torch.long)
 
@@ -31,7 +31,7 @@ class Finished:
             setattr(self, name, getattr(self, name)[lanes])
 
     def table(self) -> Tensor:
-        """All in one, [lanes, beams, numbers]: score, sum, length, sequence. Tokens are small enough for float32."""
+        """All in one, [lanes, places, numbers]: score, sum, length, sequence. Tokens are small enough for float32."""
         heads = torch.stack([self.scores, self._sums, self._lengths.float()], -1)
         return torch.cat([heads, self._sequences.float()], -1)
 

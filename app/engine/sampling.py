@@ -37,6 +37,7 @@ class Sampler:
                 continue
             here = slice(article * self._lanes, (article + 1) * self._lanes)
             likely = (logits[here] / wanted.temperature).log_softmax(-1)
+            likely = likely.nan_to_num(nan=-torch.inf, neginf=-torch.inf)  # rows that have nothing to go on with
             likely = _nucleus(likely, wanted.top_p, at_least=logits.shape[1])
             noise = torch.empty(self._lanes, 1, logits.shape[-1]).exponential_(generator=source).log_().neg_()
             drawn[here] = likely + noise.to(logits.device) + normaliser[here]
@@ -50,5 +51,6 @@ def _nucleus(log_probabilities: Tensor, top_p: float, *, at_least: int) -> Tenso
     ordered, tokens = log_probabilities.sort(descending=True)
     probabilities = ordered.exp()
     before = probabilities.cumsum(-1) - probabilities
-    before[..., :at_least] = 0
-    return log_probabilities.masked_fill((before >= top_p).gather(-1, tokens.argsort(-1)), -torch.inf)
+    beyond = before >= top_p
+    beyond[..., :at_least] = False
+    return log_probabilities.masked_fill(beyond.gather(-1, tokens.argsort(-1)), -torch.inf)

@@ -10,7 +10,7 @@ What lanes with limits (`constraints.py`) write may be cut short at every step: 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ DIVERSITY = 0.5  # nats that a token costs for every lane before that has it in 
 READINESS = 0.02
 FULLNESS = 1.5
 SECOND = 0.3
+CUTS = 4  # so many times more of them are kept than there are beams
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,12 @@ class _Search:
         self._continuations = max(2, 1 + len(decoding.end_tokens)) * beams
 
         self._sampler = Sampler([article.sampling for article in articles], lanes=lanes, device=device)
-        limits = [article.limits for article in articles for _ in range(lanes)]
+        # Where there are several, the first lane writes at any length: what the others are to say in short.
+        limits = [
+            replace(article.limits, max_chars=None, max_words=None) if lanes > 1 and lane == 0 else article.limits
+            for article in articles
+            for lane in range(lanes)
+        ]
         self._constraints: Constraints | None = None
         self._vocabulary = vocabulary
         if any(limits):
@@ -115,6 +121,7 @@ class _Search:
                 raise ValueError("limits need a vocabulary")
             self._constraints = Constraints(limits, vocabulary, ends=self._ends, max_new_tokens=decoding.max_new_tokens)
         self._limited = torch.tensor([bool(limit) for limit in limits], device=device)
+        self._bounded = torch.tensor([limit.bound_length for limit in limits], device=device)
         # Greedy search ends with its first headline; a longer one could never replace it.
         self._stops_when_full = decoding.early_stopping is True or beams == 1
 
@@ -125,11 +132,8 @@ class _Search:
         self._running[..., 0] = decoding.start_token
         self._running_scores = torch.zeros(everywhere, beams, device=device)
         self._running_sums = torch.zeros(everywhere, beams, device=device)  # of log-probabilities, nothing weighed
-        self._finished = Finished(self._running)
-        self._cut_short = Finished(self._running)
-        self._walled = torch.zeros(
-            everywhere, dtype=torch.bool, device=device
-        )  # a limit kept the best beam from going on
+        self._finished = Finished(self._running, beams)
+        self._cut_short = Finished(self._running, CUTS * beams)
         self._done = torch.zeros(everywhere, dtype=torch.bool, device=device)
         self._results: list[list[Candidate]] = [[] for _ in range(everywhere)]
 
@@ -179,12 +183,11 @@ class _Search:
         return (first_row + beams.gather(1, best)).flatten()
 
     def _cut(self, logits: Tensor, free: Tensor, normaliser: Tensor, constrained: Constrained, length: int) -> None:
-        """Keep what lanes with limits have written as headlines that end here; rows that may not end do not.
+        """Keep what lanes with limits have written as headlines that end here; none goes on as an end that may not.
 
         free: the logits before limits and draws, for the true log-probabilities.
         """
         rows = logits.shape[1]
-        self._walled |= constrained.walled & ~self._done
         end, which = (logits[..., self._ends] - normaliser).max(-1)
         words = self._running_scores[:, :rows] / max(length - 1, 1) ** self._decoding.length_penalty
         scores = words + READINESS * end + FULLNESS * constrained.fullness - constrained.cost
@@ -196,7 +199,7 @@ class _Search:
         ended[..., length] = end_tokens
         none = (~self._limited | self._done)[:, None] | (self._running_scores[:, :rows] < DEAD)
         self._cut_short.take(ended, scores.masked_fill(none, UNFINISHED), sums, length)
-        may_not = constrained.cost[..., None] > 0
+        may_not = (constrained.cost > 0)[..., None] | self._bounded[:, None, None]  # which are cut anyway
         logits[..., self._ends] = logits[..., self._ends].masked_fill(may_not, -torch.inf)
 
     def _continue(self, logits: Tensor, normaliser: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -276,7 +279,7 @@ class _Search:
         """A lane is done when nothing that runs can better its finished headlines any more."""
         full = (self._finished.scores > UNFINISHED).all(1)
         hopeless = self._best_possible(length) <= self._finished.scores.min(1).values
-        self._done |= full & (hopeless | self._stops_when_full) & ~self._walled
+        self._done |= full & (hopeless | self._stops_when_full)
         if self._constraints is not None:
             self._done |= self._running_scores[:, 0] < DEAD  # its limits leave nothing to go on with
 
@@ -293,7 +296,7 @@ class _Search:
         stay = (~done).nonzero().flatten()
         lanes = (stay[:, None] * self._lanes + torch.arange(self._lanes, device=stay.device)).flatten()
         self._collect(done.repeat_interleave(self._lanes))
-        for name in ("_places", "_running", "_running_scores", "_running_sums", "_limited", "_walled", "_done"):
+        for name in ("_places", "_running", "_running_scores", "_running_sums", "_limited", "_bounded", "_done"):
             setattr(self, name, getattr(self, name)[lanes])
         self._finished.keep(lanes)
         self._cut_short.keep(lanes)
@@ -313,15 +316,13 @@ class _Search:
         ]
 
     def _collect(self, lanes: Tensor) -> None:
-        """Put the finished headlines of these lanes among the results; where a limit was met, first those cut short."""
-        about = torch.stack([self._places, self._limited, self._walled], 1)[lanes]
+        """Put the finished headlines of these lanes among the results, those cut short behind the others."""
+        about = torch.stack([self._places, self._limited], 1)[lanes]
         tables = [self._finished.table(), self._cut_short.table()] if self._constraints else [self._finished.table()]
         rows = torch.cat([about.float(), *(table[lanes].flatten(1) for table in tables)], 1).tolist()  # one transfer
         width = tables[0].shape[-1]
-        for place, limited, walled, *numbers in rows:
+        for place, limited, *numbers in rows:
             found = [Finished.read(numbers[start : start + width]) for start in range(0, len(numbers), width)]
-            if walled:
-                found = found[self._beams :] + found[: self._beams]
             for tokens, score in filter(None, found):
                 # Bytes that make no character have no length that could be counted.
                 if not limited or (self._vocabulary is not None and self._vocabulary.is_text(tokens)):

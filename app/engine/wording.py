@@ -47,7 +47,6 @@ class Phrases:
             )
             for phrase in limits.include
         ]
-        self.counts = bool(self._included)
 
     def look(self, tokens: Sequence[int]) -> Row:
         """What may follow these tokens, no start token among them."""

@@ -1,5 +1,6 @@
 """What a headline is, what a client may wish of it, and when two are the same. Knows no model and no HTTP."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -8,6 +9,12 @@ from typing import Literal, TypeVar
 from app.headlines.phrases import contains, fold, has_words
 
 Case = Literal["model", "sentence", "title"]
+WORD = re.compile(r"\w+")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+OPEN = re.compile(
+    r"([,:;–—(-]|(?:^|\s)(?:a|an|and|as|at|but|by|for|from|in|into|its|nor|of|on|or|over|per|the|their|to|via|vs|with))$",
+    re.IGNORECASE,
+)
 T = TypeVar("T")
 
 
@@ -23,25 +30,38 @@ class Limits:
     def __bool__(self) -> bool:
         return self != NO_LIMITS
 
+    @property
+    def bound_length(self) -> bool:
+        return self.max_chars is not None or self.max_words is not None
+
     def check(self) -> None:
         """Raise Impossible if no headline can obey them all."""
+        for place, phrase in enumerate(self.avoid):
+            if not fold(phrase).strip():
+                raise Impossible(f"avoid.{place}", "must not be blank")
         for place, phrase in enumerate(self.include):
-            if not has_words(phrase):
-                raise Impossible(f"include.{place}", "has no letter or digit")
-            if self.max_chars is not None and len(phrase) > self.max_chars:
-                raise Impossible(f"include.{place}", f"is longer than max_chars ({self.max_chars})")
-            if self.max_words is not None and len(phrase.split()) > self.max_words:
-                raise Impossible(f"include.{place}", f"has more words than max_words ({self.max_words})")
-            for avoided in self.avoid:
-                if contains(fold(phrase), fold(avoided)):
-                    raise Impossible(f"include.{place}", f"contains {avoided!r}, which is to be avoided")
-        words = [word for phrase in self.include for word in fold(phrase).split()]
-        if len(set(words)) < len(words):
-            return  # one word may serve several phrases: who knows how little room they need together
-        if self.max_chars is not None and sum(map(len, self.include)) + len(self.include) - 1 > self.max_chars:
+            self._check_phrase(f"include.{place}", phrase)
+        # Phrases may share words, and stand side by side as "Obama-Merkel talks" does: the least room for all together.
+        words = {word for phrase in self.include for word in WORD.findall(fold(phrase))}
+        if self.max_chars is not None and sum(map(len, words)) + len(words) - 1 > self.max_chars:
             raise Impossible("include", f"the phrases together are longer than max_chars ({self.max_chars})")
-        if self.max_words is not None and len(words) > self.max_words:
+        several = sum(len(phrase.split()) - 1 for phrase in self.include) + 1
+        if self.max_words is not None and several > self.max_words and len(words) == self._words_in_all():
             raise Impossible("include", f"the phrases together have more words than max_words ({self.max_words})")
+
+    def _check_phrase(self, field: str, phrase: str) -> None:
+        if not has_words(phrase):
+            raise Impossible(field, "has no letter or digit")
+        if self.max_chars is not None and len(unicodedata.normalize("NFC", phrase)) > self.max_chars:
+            raise Impossible(field, f"is longer than max_chars ({self.max_chars})")
+        if self.max_words is not None and len(phrase.split()) > self.max_words:
+            raise Impossible(field, f"has more words than max_words ({self.max_words})")
+        for avoided in self.avoid:
+            if contains(fold(phrase), fold(avoided).strip()):
+                raise Impossible(field, f"contains {avoided!r}, which is to be avoided")
+
+    def _words_in_all(self) -> int:
+        return sum(len(WORD.findall(fold(phrase))) for phrase in self.include)
 
     def obeyed_by(self, text: str) -> bool:
         """Whether all but `include` holds for a headline."""
@@ -102,8 +122,13 @@ class Headline:
 
 
 def tidy(text: str) -> str:
-    """The text without white space around it, and single blanks within."""
-    return " ".join(text.split())
+    """The text without control characters and white space around it, and single blanks within."""
+    return " ".join(CONTROL.sub(" ", text).split())
+
+
+def ends_open(text: str) -> bool:
+    """Whether the text cannot be whole by its last word or mark, as far as English tells."""
+    return OPEN.search(text) is not None
 
 
 def normalised(text: str) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 APOSTROPHES = str.maketrans("’‘ʼ`", "''''")
+READ = 20_000  # characters of an article
 SPACES = re.compile(r"\s+")
 
 
@@ -41,13 +42,13 @@ def contains(folded: str, phrase: str) -> bool:
 
 
 def spelled_as_in(article: str, phrase: str) -> str:
-    """The phrase as the article mostly spells it; as it is where the article lacks it."""
+    """The phrase as the article mostly spells it near its top; as it is where the article lacks it."""
     words = r"\s+".join(map(re.escape, phrase.split()))
-    found = re.findall(rf"(?<!\w){words}(?!\w)", article, re.IGNORECASE)
+    found = re.findall(rf"(?<!\w){words}(?!\w)", article[:READ], re.IGNORECASE)
     return " ".join(Counter(found).most_common(1)[0][0].split()) if found else phrase
 
 
 def missing(headline: str, phrases: Sequence[str]) -> list[str]:
-    """Those of the phrases that the headline lacks, as they were given."""
+    """Those of the phrases that the headline lacks."""
     folded = fold(headline)
     return [phrase for phrase in phrases if not contains(folded, fold(phrase).strip())]

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 from typing import TypeVar
 
 from app.engine.engine import Batch, EngineLost, Job
@@ -16,7 +17,8 @@ from app.engine.search import Candidate, Wanted
 from app.engine.tokens import Reading
 from app.headlines.article import clean
 from app.headlines.casing import with_case
-from app.headlines.headline import Headline, Impossible, Limits, Wishes, distinct, normalised, tidy
+from app.headlines.headline import Headline, Impossible, Limits, Wishes, distinct, ends_open, normalised, tidy
+from app.headlines.overlap import expected_overlap
 from app.headlines.phrases import missing, spelled_as_in
 from app.serving.batcher import Batcher, BatchFailed, Closed, DeadlinePassed, QueueFull
 from app.serving.metrics import Metrics
@@ -27,6 +29,7 @@ PROBE_SECONDS = 5.0
 REST_SECONDS = 1.0  # so long idle, the engine gives memory back
 LIMIT_BEAMS = 4  # at least so many beams search within limits,
 PHRASE_BEAMS = 8  # so many where phrases must be included,
+LIKELIHOOD = 0.05  # how much the mean log-probability weighs beside the words that a shorter headline says
 WIDEST = 32  # and so many if those found nothing
 PROBE_ARTICLE = "The city council voted on Tuesday to keep the old library open."
 
@@ -61,7 +64,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Written:
-    """What the engine wrote for one job, and when, by the loop's clock."""
+    """What the engine wrote for one job, and when, by `perf_counter`."""
 
     candidates: list[Candidate]
     started: float
@@ -162,12 +165,15 @@ class HeadlineService:
                 self._all_answered.set()
 
     async def _write(self, article: str, wishes: Wishes, deadline: float | None) -> Answer:
-        arrived = _now()
-        text, reading = await self._read_aside(article)
+        arrived = perf_counter()
+        text, reading, limits = await self._read_aside(article, wishes.limits)
         self._note(reading)
-        submitted = _now()
-        for job in self._jobs(text, reading, wishes):
+        queued = modelled = 0.0
+        for job in self._jobs(reading, replace(wishes, limits=limits)):
+            submitted = perf_counter()
             written = await self._submit(job, deadline)
+            queued += written.started - submitted
+            modelled += written.finished - written.started
             headlines = await self._on_text_thread(partial(self._choose, written.candidates, wishes, text))
             if headlines:
                 break
@@ -179,9 +185,9 @@ class HeadlineService:
             model=self._model.info,
             headlines=headlines,
             reading=reading,
-            queued=written.started - submitted,
-            modelled=written.finished - written.started,
-            total=_now() - arrived,
+            queued=queued,
+            modelled=modelled,
+            total=perf_counter() - arrived,
         )
 
     async def why_not_ready(self) -> str | None:
@@ -216,29 +222,30 @@ class HeadlineService:
             return "shutting down"
         return None
 
-    async def _read_aside(self, article: str) -> tuple[str, Reading]:
+    async def _read_aside(self, article: str, limits: Limits) -> tuple[str, Reading, Limits]:
         """Cleaned and tokenised off the event loop; counted meanwhile as one that will wait."""
         self._reading += 1
         try:
-            return await self._on_text_thread(partial(self._read, article))
+            return await self._on_text_thread(partial(self._read, article, limits))
         finally:
             self._reading -= 1
 
-    def _read(self, article: str) -> tuple[str, Reading]:
+    def _read(self, article: str, limits: Limits) -> tuple[str, Reading, Limits]:
+        """The article's text and tokens, and the limits with their phrases as the article spells them."""
         text = clean(article)
         if not text:
             raise NoWords
-        return text, self._model.tokenizer.read(text)
+        include = tuple(spelled_as_in(text, phrase) for phrase in limits.include)
+        return text, self._model.tokenizer.read(text), replace(limits, include=include)
 
     def _note(self, reading: Reading) -> None:
         self._metrics.article_tokens.observe(reading.article_tokens)
         if reading.truncated:
             self._metrics.truncated_articles.inc()
 
-    def _jobs(self, text: str, reading: Reading, wishes: Wishes) -> Iterator[Job]:
+    def _jobs(self, reading: Reading, wishes: Wishes) -> Iterator[Job]:
         """The job that looks for what is wished, and then, in case it finds nothing within the limits, a wider one."""
         limits = wishes.limits
-        limits = replace(limits, include=tuple(spelled_as_in(text, phrase) for phrase in limits.include))
         lanes, beams = wishes.num_headlines, self._model.engine.decoding.num_beams
         if wishes.sampling is not None and not limits:
             lanes, beams = (2 * lanes if lanes > 1 else 1), 1  # some draws to spare: two may be alike
@@ -246,6 +253,8 @@ class HeadlineService:
             beams = max(2, beams // 2)
         if limits:
             beams = max(beams, PHRASE_BEAMS if limits.include else LIMIT_BEAMS)
+        if limits.bound_length:
+            lanes += 1  # the first writes at any length, for the others to be chosen by
         yield Job(reading.tokens, beams, lanes, Wanted(limits, wishes.sampling))
         if limits:
             yield Job(reading.tokens, WIDEST, 1, Wanted(limits))
@@ -257,7 +266,7 @@ class HeadlineService:
     async def _run(self, jobs: Sequence[Job]) -> list[_Written]:
         """The batcher's way to the engine."""
         loop = asyncio.get_running_loop()
-        started = _now()
+        started = perf_counter()
         try:
             batch = await loop.run_in_executor(self._model_threads, self._model.engine.generate, jobs)
         except EngineLost:
@@ -271,7 +280,7 @@ class HeadlineService:
         finally:
             self._rest_soon()
         self._measure(jobs, batch)
-        finished = _now()
+        finished = perf_counter()
         return [_Written(candidates, started, finished) for candidates in batch.candidates]
 
     def _rest_soon(self) -> None:
@@ -296,13 +305,16 @@ class HeadlineService:
     def _choose(self, candidates: Sequence[Candidate], wishes: Wishes, article: str) -> list[Headline]:
         """The best candidates that obey the limits and differ in more than spelling, in the wanted case; maybe none."""
         limits = wishes.limits
-        written = [(tidy(self._model.tokenizer.write(found.tokens)), found.score) for found in _by_rank(candidates)]
+        texts = {found: tidy(self._model.tokenizer.write(found.tokens)) for found in candidates}
+        if limits.bound_length:
+            candidates = _by_what_they_say(texts, limits)
+        obeying = [found for found in candidates if normalised(texts[found]) and limits.obeyed_by(texts[found])]
         headlines = [
-            Headline(text, score, tuple(missing(text, limits.include)))
-            for text, score in written
-            if normalised(text) and limits.obeyed_by(text)
+            Headline(texts[found], found.score, tuple(missing(texts[found], limits.include)))
+            for found in _lane_by_lane(obeying)
         ]
-        headlines.sort(key=lambda headline: len(headline.missing))  # stable: among equals the order stays
+        # Stable: among equals the order stays. Bytes that are no text come last, as from a script that it never learnt.
+        headlines.sort(key=lambda headline: (len(headline.missing), "\ufffd" in headline.text))
         chosen = distinct(headlines, key=lambda headline: normalised(headline.text))[: wishes.num_headlines]
         chosen.sort(key=lambda headline: (len(headline.missing), -headline.score))
         return [replace(headline, text=with_case(headline.text, wishes.case, article)) for headline in chosen]
@@ -331,14 +343,26 @@ class HeadlineService:
         return await asyncio.get_running_loop().run_in_executor(self._text_threads, work)
 
 
-def _by_rank(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The best of every lane, then the second of every lane, and so on; among these the likeliest first."""
+def _by_what_they_say(texts: Mapping[Candidate, str], limits: Limits) -> list[Candidate]:
+    """Best first by how much they say of what was written at any length; that itself, if it obeys anyway."""
+    free = [candidate for candidate in texts if candidate.lane == 0]
+    if free and limits.obeyed_by(texts[free[0]]):
+        return list(texts)
+    written = [(texts[candidate], candidate.score) for candidate in free]
+    said = {
+        candidate: expected_overlap(text, written) + LIKELIHOOD * candidate.score for candidate, text in texts.items()
+    }
+    return sorted(texts, key=lambda candidate: (ends_open(texts[candidate]), -said[candidate]))
+
+
+def _lane_by_lane(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The best of every lane, then the second of every lane, and so on; each lane in the order given."""
     ranks: Counter[int] = Counter()
     ranked = []
     for candidate in candidates:
-        ranked.append((ranks[candidate.lane], -candidate.score, candidate))
+        ranked.append((ranks[candidate.lane], candidate))
         ranks[candidate.lane] += 1
-    return [candidate for *_, candidate in sorted(ranked, key=lambda entry: entry[:2])]
+    return [candidate for _, candidate in sorted(ranked, key=lambda entry: entry[0])]
 
 
 def _now() -> float:

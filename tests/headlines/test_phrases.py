@@ -1,5 +1,7 @@
 """When a headline contains a phrase."""
 
+import unicodedata
+
 import pytest
 
 from app.headlines.headline import Impossible, Limits
@@ -62,7 +64,9 @@ IMPOSSIBLE = [
     (Limits(max_words=3, include=("one two three four",)), "include.0"),
     (Limits(include=("the mayor of Oslo",), avoid=("OSLO",)), "include.0"),
     (Limits(max_chars=20, include=("Christiania", "Copenhagen")), "include"),
-    (Limits(max_words=3, include=("one two", "three four")), "include"),
+    (Limits(max_words=3, include=("one two", "three four", "five six")), "include"),
+    (Limits(max_chars=30, include=("to", "agreed to", "Attorney", "assaults", "Tobacco")), "include"),
+    (Limits(avoid=("a", "\x1f")), "avoid.1"),
 ]
 
 
@@ -78,7 +82,9 @@ POSSIBLE = [
     Limits(max_chars=20, include=("x" * 20,)),
     Limits(max_chars=20, include=("new york city", "york city hall")),  # they may overlap
     Limits(include=("Osloers",), avoid=("Oslo",)),
-    Limits(max_words=4, include=("one two", "three four")),
+    Limits(max_words=3, include=("one two", "three four")),  # "one two-three four"
+    Limits(max_chars=20, include=("Obama-Merkel", "Merkel talks")),
+    Limits(max_chars=20, include=(unicodedata.normalize("NFD", "한국어한국어한국"),)),
     Limits(avoid=("?",)),
 ]
 
