@@ -40,7 +40,7 @@ class Phrases:
         self._included = [
             Included(
                 fold(phrase).strip(),
-                vocabulary.tokens(phrase, at_start=True),
+                vocabulary.tokens(phrase.capitalize() if phrase.islower() else phrase, at_start=True),
                 vocabulary.tokens(phrase, at_start=False),
                 chars=len(phrase) + 1,
                 words=len(phrase.split()),

@@ -251,6 +251,14 @@ async def test_the_servers_own_time_limit_holds_against_a_longer_wish() -> None:
             assert_problem(await it.http.post("/headline", json={"text": ARTICLE}, headers=long), 504)
 
 
+@pytest.mark.parametrize("limit", ["30", "+30", "3_0", "30.0", "00000000000030"])
+async def test_a_time_limit_that_is_taken_is_kept(limit: str) -> None:
+    async with running() as it:
+        with it.engine.hold():
+            answer = await it.http.post("/headline", json={"text": ARTICLE}, headers={"X-Request-Timeout-Ms": limit})
+            assert_problem(answer, 504)
+
+
 @pytest.mark.parametrize("limit", ["abc", "0", "-5", "1.5", "", "1" + "0" * 400])
 async def test_a_time_limit_that_is_none_is_422(limit: str) -> None:
     async with running() as it:
