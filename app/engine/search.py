@@ -22,7 +22,7 @@ from app.engine.finished import UNFINISHED, Finished, gather
 from app.engine.rules import Rules
 from app.engine.sampling import Sampler
 from app.engine.vocabulary import Vocabulary
-from app.headlines.headline import NO_LIMITS, Limits, Sampling
+from app.headlines.headline import NO_LIMITS, Limits, Sampling, tidy
 
 DEAD = UNFINISHED / 2  # a lower score belongs to a beam that has ended, or has nothing to go on with
 WORTH_LEAVING = 0.25  # the share of articles done at which the rest is copied together
@@ -116,6 +116,7 @@ class _Search:
         ]
         self._constraints: Constraints | None = None
         self._vocabulary = vocabulary
+        self._limits = limits
         if any(limits):
             if vocabulary is None:
                 raise ValueError("limits need a vocabulary")
@@ -324,9 +325,13 @@ class _Search:
         for place, limited, *numbers in rows:
             found = [Finished.read(numbers[start : start + width]) for start in range(0, len(numbers), width)]
             for tokens, score in filter(None, found):
-                # Bytes that make no character have no length that could be counted.
-                if not limited or (self._vocabulary is not None and self._vocabulary.is_text(tokens)):
+                # What no count foresaw: bytes that make no character, white space of several tokens.
+                if not limited or self._obeys(tokens, self._limits[int(place)]):
                     self._results[int(place)].append(Candidate(tokens, score, int(place) % self._lanes))
+
+    def _obeys(self, tokens: Sequence[int], limits: Limits) -> bool:
+        assert self._vocabulary is not None
+        return self._vocabulary.is_text(tokens) and limits.obeyed_by(tidy(self._vocabulary.text(tokens)))
 
 
 def _log_probabilities(logits: Tensor, normaliser: Tensor, beams: Tensor, tokens: Tensor) -> Tensor:

@@ -36,12 +36,13 @@ class Table(NamedTuple):
     @classmethod
     def of(cls, pieces: Sequence[bytes], starts: Sequence[bytes]) -> "Table":
         texts = [piece.decode(errors="ignore") for piece in pieces]
+        shown = [piece.decode(errors="replace") for piece in pieces]
         return cls(
             chars=torch.tensor([_begins(piece) for piece in pieces]),
             chars_at_start=torch.tensor([_begins(piece.lstrip()) for piece in starts]),
-            words=torch.tensor([_words_begun(piece.decode(errors="replace")) for piece in pieces]),
-            begins_solid=torch.tensor([bool(piece) and not piece[:1].isspace() for piece in pieces]),
-            ends_blank=torch.tensor([piece[-1:].isspace() for piece in pieces]),
+            words=torch.tensor([_words_begun(text) for text in shown]),
+            begins_solid=torch.tensor([bool(text) and not text[0].isspace() for text in shown]),
+            ends_blank=torch.tensor([text[-1:].isspace() for text in shown]),
             continues=torch.tensor(
                 [bool(piece) and (not text or is_word(text[0])) for piece, text in zip(pieces, texts, strict=True)]
             ),

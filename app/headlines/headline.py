@@ -10,7 +10,7 @@ from app.headlines.phrases import contains, fold, has_words
 
 Case = Literal["model", "sentence", "title"]
 WORD = re.compile(r"\w+")
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # but for those that are white space
 OPEN = re.compile(
     r"([,:;–—(-]|(?:^|\s)(?:a|an|and|as|at|but|by|for|from|in|into|its|nor|of|on|or|over|per|the|their|to|via|vs|with))$",
     re.IGNORECASE,
@@ -123,7 +123,7 @@ class Headline:
 
 def tidy(text: str) -> str:
     """The text without control characters and white space around it, and single blanks within."""
-    return " ".join(CONTROL.sub(" ", text).split())
+    return " ".join(CONTROL.sub("", text).split())
 
 
 def ends_open(text: str) -> bool:
