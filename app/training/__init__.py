@@ -1,0 +1,1 @@
+"""Pairs in, a new version in the store out."""
