@@ -1,11 +1,11 @@
-"""headline serve | models | bench: parses, calls, prints."""
+"""headline serve | models | bench | evaluate: parses, calls, prints."""
 
 import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer.exceptions import TyperException
@@ -196,6 +196,71 @@ def bench(
             if limits:
                 report.bench_limits(console, url, texts, requests=limits, key=key)
     except (files.ArticlesError, service_load.LoadError, ValueError) as error:
+        raise CommandError(str(error)) from error
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A name, name@version, or a folder.")],
+    pairs: Annotated[
+        list[str], typer.Argument(help="JSONL, CSV or Parquet of articles and headlines; a hub's data set.")
+    ],
+    most: Annotated[
+        int | None, typer.Option(help="Take so many pairs of each source, the same for every model.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample, the intervals and the examples.", min=0)] = 1,
+    without: Annotated[list[str] | None, typer.Option(help="A source to leave out; may be given again.")] = None,
+    protocol: Annotated[
+        Literal["plain", "gigaword", "cnn_dailymail"], typer.Option(help="Measure as the published tables of these do.")
+    ] = "plain",
+    swaps: Annotated[
+        bool, typer.Option("--swaps", help="Also swap names, genders, parties, places; see whether headlines change.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report with plots and examples to this file.")] = None,
+    article_column: Annotated[
+        str | None, typer.Option(help="By default a usual name, such as article or text.")
+    ] = None,
+    headline_column: Annotated[str | None, typer.Option(help="By default a usual name, such as headline.")] = None,
+    split: Annotated[str, typer.Option(help="The part of a hub's data set.")] = "test",
+    store: Annotated[Path, typer.Option("--model-store", help="The folder of models.")] = Path("model_store"),
+    device: Annotated[str, typer.Option(help="As for serve.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="As for serve.")] = "auto",
+    quantize: Annotated[str, typer.Option(help="As for serve.")] = "none",
+) -> None:
+    """Write a headline for every pair's article and measure it beside the pair's own. Needs the extra `train`."""
+    try:
+        from app.training import bias, report
+        from app.training import evaluate as evaluation
+        from app.training.errors import TrainingError
+        from app.training.pairs import Columns, read_pairs
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error}: install the extra: pip install 'headline-service[train]'") from error
+    from rich.console import Console
+
+    try:
+        for path in filter(None, (json, html)):
+            report.must_be_writable(path)
+        settings = read_settings(model=model, model_store=store, device=device, dtype=dtype, quantize=quantize)
+        loaded, _, _ = _load(settings)
+        with TemporaryDirectory() as cache:
+            columns = Columns(article_column, headline_column)
+            read = read_pairs(pairs, columns=columns, cache=Path(cache), split=split)
+            report.print_bad_rows(read)
+            chosen = evaluation.choose(read.dataset, most=most, seed=seed, without=without or (), protocol=protocol)
+        with report.watched("headlines", len(chosen)) as progress:
+            result = evaluation.evaluate(loaded, chosen, protocol=protocol, seed=seed, progress=progress)
+        swapped = []
+        if swaps:
+            articles = bias.swapped_articles(loaded, result)
+            with report.watched("swapped", sum(map(len, articles.values()))) as progress:
+                swapped = bias.biases(loaded, result, articles, progress=progress)
+        report.print_tables(Console(), result, swapped)
+        if json:
+            report.write_json(json, result, swapped)
+        if html:
+            report.write_html(html, result, swapped)
+    except TrainingError as error:
         raise CommandError(str(error)) from error
 
 
