@@ -1,13 +1,15 @@
-"""headline serve | models | bench | evaluate: parses, calls, prints."""
+"""headline serve | models | train | evaluate | bench: parses, calls, prints."""
 
 import inspect
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic.fields import FieldInfo
 from typer.exceptions import TyperException
 
 from app.settings import Settings, SettingsError, read_settings
@@ -87,30 +89,30 @@ def _load(settings: Settings) -> tuple["LoadedModel", Path, "Manifest | None"]:
         raise CommandError(str(error)) from error
 
 
-def _flags(command: Callable[..., int]) -> Callable[..., int]:
-    """Give `command` an option for every setting, so that their names and sentences stand in one place."""
+def _flags(command: Callable[..., Any], fields: Mapping[str, FieldInfo]) -> Callable[..., Any]:
+    """Give `command`, in place of its `**flags`, an option for every field, named and explained by it."""
     parameters = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None,
+                bool | None if field.annotation is bool else str | None,
                 typer.Option(
-                    f"--{name.replace('_', '-')}",
                     help=f"{field.description} [default: {'none' if field.default in ((), None) else field.default}]",
                     show_default=False,
                 ),
             ],
         )
-        for name, field in Settings.model_fields.items()
+        for name, field in fields.items()
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "flags"]
+    command.__signature__ = inspect.Signature([*own, *parameters])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *parameters]}
     return command
 
 
-app.command()(_flags(serve))
+app.command()(_flags(serve, Settings.model_fields))
 
 
 @app.command()
@@ -197,6 +199,115 @@ def bench(
                 report.bench_limits(console, url, texts, requests=limits, key=key)
     except (files.ArticlesError, service_load.LoadError, ValueError) as error:
         raise CommandError(str(error)) from error
+
+
+def train(
+    pairs: Annotated[
+        list[str],
+        typer.Argument(help="JSONL, CSV or Parquet (.gz, .xz) of articles and headlines, folders of them, hub ids."),
+    ],
+    name: Annotated[str, typer.Option(help="What the model is called in the store.")],
+    base: Annotated[
+        str | None, typer.Option(help="An encoder-decoder model to start from: of the store, a folder, a hub id.")
+    ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(help="Or a BERT-like encoder, from which a small BART is made.")
+    ] = None,
+    evaluation: Annotated[
+        list[str] | None, typer.Option(help="Pairs to score on; else some of PAIRS are held out.")
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="The share of PAIRS held out for that.", min=0, max=0.9)] = 0.01,
+    weight: Annotated[
+        list[str] | None, typer.Option(help="SOURCE=2: its pairs are seen twice as often; 'wikinews*=2' fits many.")
+    ] = None,
+    article_column: Annotated[
+        str | None, typer.Option(help="By default a usual name, such as article or text.")
+    ] = None,
+    headline_column: Annotated[str | None, typer.Option(help="By default a usual name, such as headline.")] = None,
+    split: Annotated[str, typer.Option(help="The part of a hub's data set.")] = "train",
+    max_bad_share: Annotated[
+        float, typer.Option(help="More bad rows than this share end the training.", min=0, max=1)
+    ] = 0.02,
+    language: Annotated[str, typer.Option(help="Of the headlines, for the manifest.")] = "en",
+    licence: Annotated[str, typer.Option(help="Of the weights, for the manifest.")] = "unknown",
+    notes: Annotated[Path | None, typer.Option(help="Markdown for the end of the model card.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The folder it works in and goes on from. [default: training/NAME]")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write what TensorBoard shows.")] = False,
+    store: Annotated[Path, typer.Option("--model-store", help="The folder of models.")] = Path("model_store"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    **flags: str | None,
+) -> None:
+    """Teach a model to write headlines, score it, and publish it as the next version of NAME.
+
+    A training that was stopped, however, goes on when the same command is given again. Needs the extra `train`.
+    """
+    try:
+        from app.training import train as training
+        from app.training.errors import TrainingError
+        from app.training.pairs import Columns
+        from app.training.recipe import Recipe, parse_weights
+        from app.training.run import Order, Run
+        from app.training.trainer import last_checkpoint
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error}: install the extra: pip install 'headline-service[train]'") from error
+    from rich.console import Console
+
+    if (base is None) == (warm_start is None):
+        raise CommandError("give either --base or --warm-start")
+    folder = run or Path("training") / name
+    try:
+        order = Order(
+            sources=tuple(pairs),
+            base=base or warm_start or "",
+            warm_start=warm_start is not None,
+            recipe=Recipe.of(**{**flags, "weights": parse_weights(weight or [])}),
+            columns=Columns(article_column, headline_column),
+            split=split,
+            max_bad_share=max_bad_share,
+            held_out=0 if evaluation else held_out,
+        )
+        publication = training.Publication(
+            name=name,
+            language=language,
+            licence=licence,
+            notes=_read(notes) if notes else "",
+            command=f"headline {shlex.join(sys.argv[1:])}",
+        )
+        published = training.train(
+            order,
+            publication,
+            store=Store(store),
+            run=Run(folder),
+            console=Console(),
+            evaluation=evaluation or (),
+            device=device,
+            tensorboard=tensorboard,
+        )
+    except TrainingError as error:
+        raise CommandError(str(error)) from error
+    except KeyboardInterrupt:
+        last = last_checkpoint(folder)
+        _fail(f"interrupted; the same command goes on from {last or 'the start'}", code=130)
+    if published:
+        print(f"{published}: headline serve --model {name}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _recipe_fields() -> Mapping[str, FieldInfo]:
+    from app.training.recipe import Recipe
+
+    return {name: field for name, field in Recipe.model_fields.items() if name != "weights"}
+
+
+app.command()(_flags(train, _recipe_fields()))
 
 
 @app.command()

@@ -5,13 +5,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # A floor may import itself and the floors that stand behind it.
-FLOORS = ["api", "serving", "engine", "headlines", "store", "settings"]
+FLOORS = ["api", "serving", "training", "engine", "headlines", "store", "settings"]
 DOORS = {
     "fastapi": {"api"},
     "starlette": {"api"},
     "uvicorn": {"api"},
-    "torch": {"engine"},
-    "transformers": {"engine"},
+    "torch": {"engine", "training"},
+    "transformers": {"engine", "training"},
+    "datasets": {"training"},
+    "rouge_score": {"training"},
     "prometheus_client": {"serving", "api"},
     "typer": {"cli"},
     "selectolax": {"headlines"},

@@ -84,6 +84,20 @@ class Store:
             return Path(reference)
         return self._download(reference)
 
+    def make_home(self, name: str) -> Path:
+        """The folder for the versions of `name`, there and writable; raises StoreError, so that nothing is trained in
+        vain."""
+        if not re.fullmatch(NAME, name):
+            raise StoreError(f"{name!r} is no name of a model (a-z, 0-9, '.', '_', '-')")
+        home = self._root / name
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            (trial := home / f".incoming-{uuid4().hex}").mkdir()
+            trial.rmdir()
+        except OSError as error:
+            raise StoreError(f"cannot publish {name!r} in {self._root}: {error.strerror}") from error
+        return home
+
     def publish(
         self,
         source: Path,

@@ -11,7 +11,7 @@ ROUGE itself, in all of them, lower-cases, stems, and knows letters and digits o
   ROUGE sees "unk" either way. The model's headline is brought into the same form, so it may be cased.
 - cnn_dailymail: See et al. (2017, https://arxiv.org/abs/1704.04368; https://github.com/abisee/pointer-generator,
   decode.py): at most 400 tokens of the article and 120 of the summary, tokenised as in the Penn Treebank, in lower
-  case. The reference is the highlights, a sentence a line; the summary is cut into sentences behind each full stop.
+  case. The reference is the highlights, a sentence a line; the summary is cut into sentences.
   pyrouge's options mean F1 with stemming, and a ROUGE-L over sentences: rouge-score's "rougeLsum". Tokens that are
   counted for the limits are words between white space; the model reads fewer where it was trained to.
 """
@@ -22,14 +22,13 @@ from dataclasses import dataclass, field
 
 from nltk.tokenize.treebank import TreebankWordTokenizer
 
-from app.training.baselines import sentence
+from app.training.baselines import sentence, sentences
 
 ARTICLE_TOKENS, SUMMARY_TOKENS = 400, 120
 DIGIT = re.compile(r"\d")
 UNKNOWN = re.compile(r"<unk>|\[unk\]", re.IGNORECASE)
 LINES = re.compile(r"\s*\n\s*|(?<=\s[.!?])\s+")  # the full stop of a highlight stands alone
 LEFT, RIGHT = "\ue000", "\ue001"  # of no alphabet
-STOP = re.compile(r"(?<=[.!?])\s+")
 _treebank = TreebankWordTokenizer()
 
 
@@ -70,8 +69,7 @@ def highlights(reference: str) -> str:
 
 def summary(headline: str) -> str:
     """Its sentences, a line each, at most 120 tokens."""
-    sentences = STOP.split(_cut(headline.strip(), SUMMARY_TOKENS))
-    return "\n".join(map(tokenised, sentences))
+    return "\n".join(map(tokenised, sentences(_cut(headline, SUMMARY_TOKENS))))
 
 
 def tokenised(text: str) -> str:

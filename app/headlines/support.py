@@ -1,0 +1,261 @@
+"""Finds the names and numbers of a headline that its article never mentions. Knows no tokens and no model.
+
+A word is a name if it has a capital that the style of the headline does not explain: in title case every word has one,
+so there only words that are not also common words of the language count (`words/en.txt`: the words that 90 000 news
+articles and press releases write in lower case).
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from app.headlines.spelling import PART, POSSESSIVE
+
+Kind = Literal["name", "number"]
+
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+SENTENCE = re.compile(r"(?:^|[.!?:;][\"”’')]*\s+)[\"“‘'(]*$")  # what stands before a word that begins a sentence
+TITLE_CASE = 0.6  # of the longer words have a capital, the first aside
+LONG = 4  # letters
+_NOT_NAMES = (
+    "adm amb apr atty aug brig cir cmdr co col corp cpl dec dept det dr feb fri ft gen gov hon inc insp jan jr jul jun "
+    "lt ltd maj mar messrs mon mr mrs ms mt nov no oct ofc pres prof rep reps rev sat sec sen sens sep sept sgt sr st "
+    "statement sun supt thu tue vs wed i monday tuesday wednesday thursday friday saturday sunday january february "
+    "march april june july august september october november december congressman congresswoman readout"
+)
+_SPELLED = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+)
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth"
+NOT_NAMES = frozenset(_NOT_NAMES.split())
+TENS = {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+SPELLED = {word: number for number, word in enumerate(_SPELLED.split())} | TENS
+ORDINALS = {word: number for number, word in enumerate(_ORDINALS.split(), start=1)}
+# What a country's people and things are called: an ending in the headline, those of the name that it stands for.
+DEMONYMS = {
+    "an": ("a", "", "e", "y", "o"),
+    "ian": ("", "ia", "y", "e", "a"),
+    "n": ("",),
+    "ns": ("",),
+    "ean": ("", "e"),
+    "ese": ("", "a", "e", "al", "on"),
+    "ish": ("", "ain", "land", "en", "ey"),
+    "i": ("", "ia", "e"),
+    "ic": ("land", "ia"),
+    "er": ("",),
+    "ers": ("",),
+    "s": ("",),
+    "es": ("",),
+}
+IRREGULAR = {
+    "american": ("us", "america", "united"),
+    "americans": ("us", "america", "united"),
+    "british": ("uk", "britain", "kingdom", "england"),
+    "briton": ("uk", "britain"),
+    "britain": ("uk", "kingdom", "british"),
+    "dutch": ("netherlands", "holland"),
+    "english": ("england",),
+    "french": ("france",),
+    "german": ("germany",),
+    "greek": ("greece",),
+    "welsh": ("wales",),
+    "danish": ("denmark",),
+    "irish": ("ireland",),
+    "swiss": ("switzerland",),
+    "thai": ("thailand",),
+    "turkish": ("turkey", "türkiye"),
+    "filipino": ("philippines", "philippine"),
+    "gop": ("republican", "republicans"),
+    "dems": ("democrats", "democratic", "democrat"),
+    "dem": ("democrat", "democratic", "democrats"),
+    "eu": ("european", "europe"),
+    "uk": ("britain", "british", "kingdom"),
+    "us": ("american", "america", "united", "americans"),
+    "america": ("us", "united", "american", "americans"),
+    "un": ("united",),
+}
+_STATES = """
+    alabama al ala, alaska ak, arizona az ariz, arkansas ar ark, california ca calif, colorado co colo, connecticut ct
+    conn, delaware de del, florida fl fla, georgia ga, hawaii hi, idaho id, illinois il ill, indiana in ind, iowa ia,
+    kansas ks kan, kentucky ky, louisiana la, maine me, maryland md, massachusetts ma mass, michigan mi mich, minnesota
+    mn minn, mississippi ms miss, missouri mo, montana mt mont, nebraska ne neb, nevada nv nev, ohio oh, oklahoma ok
+    okla, oregon or ore, pennsylvania pa penn, tennessee tn tenn, texas tx tex, utah ut, vermont vt, virginia va,
+    washington wa wash, wisconsin wi wis, wyoming wy wyo
+"""
+STATES = {short: names[0] for names in map(str.split, _STATES.split(",")) for short in names[1:]}
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A name or a number of a headline that its article does not contain; offsets into the headline."""
+
+    text: str
+    start: int
+    end: int
+    kind: Kind
+
+
+def unsupported(headline: str, article: str) -> list[Unsupported]:
+    """The names and numbers of the headline that the article does not contain, in their order."""
+    return [claim for claim, place in _places(headline, article) if place is None]
+
+
+def support_ends(headline: str, article: str) -> int | None:
+    """How far into the article (characters) one must read to find every name and number; None: some are not there."""
+    places = [place for _, place in _places(headline, article)]
+    return None if None in places else max(map(int, filter(None, places)), default=0)
+
+
+def _places(headline: str, article: str) -> list[tuple[Unsupported, int | None]]:
+    claims = [*_names(headline), *_numbers(headline)]
+    if not claims:
+        return []
+    source = _Article(article)
+    found = [(claim, source.place(claim)) for claim in claims]
+    return sorted(found, key=lambda pair: pair[0].start)
+
+
+def _names(headline: str) -> list[Unsupported]:
+    words = [match for match in PART.finditer(headline) if not NUMBER.search(match[0])]
+    shouts = headline.isupper()
+    title = _is_title_case([word[0] for word in words])
+    return [
+        Unsupported(POSSESSIVE.sub("", word[0]), word.start(), word.start() + len(POSSESSIVE.sub("", word[0])), "name")
+        for word in words
+        if word[0][0].isupper() and _is_name(word, headline, lenient=title or shouts)
+    ]
+
+
+def _is_title_case(words: list[str]) -> bool:
+    longer = [word for word in words[1:] if len(word) >= LONG]
+    return bool(longer) and sum(word[0].isupper() for word in longer) >= TITLE_CASE * len(longer)
+
+
+def _is_name(word: re.Match[str], headline: str, *, lenient: bool) -> bool:
+    text = POSSESSIVE.sub("", word[0])
+    if _key(text) in NOT_NAMES or _key(text) in SPELLED or _key(text) in ORDINALS or len(_key(text)) < 2:
+        return False
+    if text.isupper() and not headline.isupper():
+        return True
+    explained = lenient or SENTENCE.search(headline[: word.start()]) is not None
+    return not (explained and is_common(text))
+
+
+def is_common(word: str) -> bool:
+    """Whether English writes the word, or its plain form, in lower case."""
+    known, key = _common(), word.casefold().replace("’", "'")
+    endings = {"s": "", "es": "", "ed": "", "d": "", "ing": "", "ies": "y", "ied": "y", "er": "", "ers": "", "ly": ""}
+    plain = (key.removesuffix(end) + start for end, start in endings.items() if key.endswith(end))
+    return key in known or any(stem in known or f"{stem}e" in known for stem in plain if len(stem) >= LONG - 1)
+
+
+@cache
+def _common() -> frozenset[str]:
+    return frozenset((files("app.headlines") / "words" / "en.txt").read_text(encoding="utf-8").split())
+
+
+def _numbers(headline: str) -> list[Unsupported]:
+    digits = [Unsupported(match[0], match.start(), match.end(), "number") for match in NUMBER.finditer(headline)]
+    spelled = [
+        Unsupported(word[0], word.start(), word.end(), "number")
+        for word in PART.finditer(headline)
+        if SPELLED.get(word[0].casefold(), 0) > 1  # "one" is seldom a number
+    ]
+    return digits + spelled
+
+
+class _Article:
+    """Where an article mentions what."""
+
+    def __init__(self, text: str) -> None:
+        self._words: dict[str, int] = {}  # keys of words, and where each first ends
+        self._numbers: dict[str, int] = {}
+        self._initials: dict[str, int] = {}  # what the capitals of neighbouring words spell
+        words = list(PART.finditer(text))
+        for word in words:
+            self._learn_word(word)
+        for match in NUMBER.finditer(text):
+            self._numbers.setdefault(_value(match[0]), match.end())
+        self._learn_initials(words)
+
+    def place(self, claim: Unsupported) -> int | None:
+        """Where the first mention of it ends; None if there is none."""
+        if claim.kind == "number":
+            return self._place_of_number(claim.text)
+        return _earliest(self._words.get(key) for key in _variants(_key(claim.text))) or self._initials.get(
+            _key(claim.text)
+        )
+
+    def _place_of_number(self, text: str) -> int | None:
+        value = str(SPELLED.get(text.casefold(), "")) or _value(text)
+        rounded = (place for number, place in self._numbers.items() if _rounds_to(number, value))
+        return self._numbers.get(value) or _earliest(rounded)
+
+    def _learn_word(self, word: re.Match[str]) -> None:
+        key = _key(POSSESSIVE.sub("", word[0]))
+        self._words.setdefault(key, word.end())
+        for plain in _plain_names(key):
+            self._words.setdefault(plain, word.end())
+        if key in SPELLED or key in ORDINALS:
+            self._numbers.setdefault(str(SPELLED.get(key, ORDINALS.get(key))), word.end())
+
+    def _learn_initials(self, words: list[re.Match[str]]) -> None:
+        """Initials of every run of words with capitals ("Department of Justice": DOJ and DJ)."""
+        run: list[tuple[str, bool]] = []
+        for word in words:
+            capital = word[0][0].isupper()
+            if not capital and word[0] not in ("of", "and", "the", "for", "on", "in"):
+                run = []
+                continue
+            run = [*run, (word[0][0].casefold(), capital)][-8:]
+            for start in range(len(run) - 1):
+                self._initials.setdefault("".join(letter for letter, _ in run[start:]), word.end())
+                self._initials.setdefault("".join(letter for letter, big in run[start:] if big), word.end())
+
+
+def _earliest(places: "object") -> int | None:
+    found = [place for place in places if place is not None]  # type: ignore[attr-defined]
+    return min(found, default=None)
+
+
+def _key(word: str) -> str:
+    """What spellings of one name share: no case, no accents, no points and apostrophes."""
+    plain = unicodedata.normalize("NFKD", word.casefold())
+    return "".join(letter for letter in plain if letter.isalnum())
+
+
+def _variants(key: str) -> set[str]:
+    """Other words of which each supports the name: "canadian" is, where "canada" is."""
+    known = {key, STATES.get(key, key), *IRREGULAR.get(key, ())}
+    for ending, origins in DEMONYMS.items():
+        stem = key.removesuffix(ending)
+        if key != stem and len(stem) >= LONG - 1:
+            known |= {stem + origin for origin in origins}
+    return known
+
+
+def _plain_names(key: str) -> set[str]:
+    """What else an article has said with this word: "canada" with "canadian", "florida" with "fla"."""
+    return _variants(key) - {key} if len(key) >= LONG or key in IRREGULAR or key in STATES else set()
+
+
+def _value(number: str) -> str:
+    """ "1,200" and "1200" are one number, and so are "4.20" and "4.2"."""
+    whole, point, rest = number.replace(",", "").partition(".")
+    rest = rest.rstrip("0") if point and "." not in rest else rest
+    return f"{whole.lstrip('0') or '0'}.{rest}" if rest else whole.lstrip("0") or "0"
+
+
+def _rounds_to(number: str, value: str) -> bool:
+    """Whether "4.23" is meant by "4.2" or "4", "1234567" by "1.2" (million)."""
+    try:
+        exact, claimed = float(number), float(value)
+    except ValueError:
+        return False
+    digits = len(value.partition(".")[2])
+    scales = (1, 1e3, 1e6, 1e9, 1e12)
+    return any(exact >= scale and round(exact / scale, digits) == claimed for scale in scales if scale > 1 or digits)

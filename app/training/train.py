@@ -1,0 +1,276 @@
+"""The way of a model: pairs are read, a base is made ready and learns from them, the result is scored and published."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset, load_from_disk
+from rich.console import Console
+from transformers import AutoConfig, PreTrainedModel
+
+from app.engine.linears import multiplies_bfloat16
+from app.engine.load import load
+from app.engine.memory import keep
+from app.headlines.support import support_ends
+from app.store.files import CARD
+from app.store.manifest import Manifest
+from app.store.store import Store
+from app.training import card
+from app.training.base import Base, load_base, prefix_of, save_model
+from app.training.errors import TrainingError
+from app.training.evaluate import Evaluation, choose, evaluate
+from app.training.examples import CHARS_PER_TOKEN, Tokenised
+from app.training.pairs import Pairs, read_pairs
+from app.training.plan import Measured, make_plan
+from app.training.progress import Lines, Shown
+from app.training.recipe import Recipe
+from app.training.report import print_bad_rows, watched
+from app.training.run import Order, Run, only_one
+from app.training.trainer import HeadlineTrainer
+from app.training.warm_start import warm_start
+
+MOST_SCORED = 400  # pairs of each source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """How the trained model is published."""
+
+    name: str
+    language: str
+    licence: str
+    notes: str = ""  # the end of the model card: what only a person can say
+    command: str = ""  # that trained it
+
+
+def train(
+    order: Order,
+    publication: Publication,
+    *,
+    store: Store,
+    run: Run,
+    console: Console,
+    evaluation: Sequence[str] = (),
+    device: str = "auto",
+    tensorboard: bool = False,
+) -> Path | None:
+    """Train what is ordered, in the folder of `run`, where it goes on if it was stopped; the published version.
+
+    It is scored on the files `evaluation`, or else on the pairs that were held out. In a training of many processes the
+    first one publishes; the others get None. Raises TrainingError, StoreError, LoadError.
+    """
+    process = PartialState(cpu=_device(device) == "cpu")
+    if not process.is_main_process:
+        process.wait_for_everyone()  # until the first one has made everything ready
+        _fit(order, run, store, console, device, tensorboard)
+        return None
+    home = store.make_home(publication.name)
+    with only_one(home, f"{publication.name} is being trained already: another training holds"), run.working(order):
+        try:
+            _make_ready(order, run, store, console)
+            process.wait_for_everyone()
+            if not run.model.exists():
+                _fit(order, run, store, console, device, tensorboard)
+            scored = _score(order, run, publication, evaluation, device)
+            return _publish(order, run, publication, scored, store)
+        except OSError as error:
+            raise TrainingError(f"cannot train in {run.folder}: {error.strerror or error}") from error
+
+
+def _make_ready(order: Order, run: Run, store: Store, console: Console) -> None:
+    """The pairs, the base and the pairs' lengths, each made once."""
+    if not console.is_terminal:
+        datasets.disable_progress_bars()
+    if not run.pairs.exists():
+        _appear(run.pairs, _read(order, run, console).dataset.save_to_disk)
+        shutil.rmtree(run.folder / "reading", ignore_errors=True)
+    if order.warm_start and not run.start.exists():
+        warm_start(store.resolve(order.base), _texts(load_from_disk(run.pairs)), run.start)
+    base = _base(order, run, store)
+    if not run.measured.exists():
+        measured = load_from_disk(run.pairs).map(
+            partial(_measure, base=base, recipe=order.recipe),
+            batched=True,
+            batch_size=500,
+            new_fingerprint="measured",
+            desc="tokenising",
+        )
+        _appear(run.measured, measured.save_to_disk)
+
+
+def _appear(folder: Path, save: Callable[[Path], None]) -> None:
+    """A folder that is there is whole."""
+    aside = folder.with_suffix(".incoming")
+    shutil.rmtree(aside, ignore_errors=True)
+    save(aside)
+    aside.rename(folder)
+
+
+def _read(order: Order, run: Run, console: Console) -> Pairs:
+    cache = run.folder / "reading"
+    shutil.rmtree(cache, ignore_errors=True)
+    pairs = read_pairs(
+        order.sources, columns=order.columns, cache=cache, max_bad_share=order.max_bad_share, split=order.split
+    )
+    console.print(f"{len(pairs)} pairs read", highlight=False)
+    print_bad_rows(pairs)
+    return pairs
+
+
+def _texts(pairs: Dataset) -> Iterator[str]:
+    """What the vocabulary of a warm start is learnt from."""
+    for batch in pairs.iter(batch_size=1000):
+        yield from batch["article"]
+        yield from batch["headline"]
+
+
+def _base(order: Order, run: Run, store: Store) -> Base:
+    return load_base(run.start if order.warm_start else store.resolve(order.base), order.recipe)
+
+
+def _measure(batch: dict[str, list[str]], *, base: Base, recipe: Recipe) -> dict[str, list[int]]:
+    """Of each pair the tokens of its article, and how many of them must be seen for all that its headline names.
+
+    Both end with the marks that the tokenizer sets. -1: the article lacks a name or number of the headline.
+    """
+    articles, headlines = batch["article"], batch["headline"]
+    lengths = _lengths([article[: recipe.max_source_tokens * CHARS_PER_TOKEN] for article in articles], base)
+    if not recipe.supported_only:
+        return {"tokens": lengths, "needed": [0] * len(articles)}
+    ends = [support_ends(headline, article) for headline, article in zip(headlines, articles, strict=True)]
+    openings = _lengths([article[: end or 0] for article, end in zip(articles, ends, strict=True)], base)
+    return {
+        "tokens": lengths,
+        "needed": [-1 if end is None else needed for end, needed in zip(ends, openings, strict=True)],
+    }
+
+
+def _lengths(texts: list[str], base: Base) -> list[int]:
+    return [len(tokens) for tokens in base.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]]
+
+
+def _fit(order: Order, run: Run, store: Store, console: Console, device: str, tensorboard: bool) -> None:
+    base, recipe, on = _base(order, run, store), order.recipe, _device(device)
+    taught = _split(load_from_disk(run.measured), order.held_out)[0]
+    if not len(taught):
+        raise TrainingError("no pair is left to learn from")
+    if on == "cpu":
+        keep()
+    lengths = (np.array(taught[name], dtype=np.int32) for name in ("tokens", "needed"))
+    plan = make_plan(Measured(taught["source"], *lengths), recipe, batch=recipe.batch)
+    shown = Shown(console, len(plan))
+    trainer = HeadlineTrainer(
+        base.model,
+        base.tokenizer,
+        Tokenised(taught, plan, recipe, base.tokenizer, base.prefix),
+        recipe,
+        run.folder,
+        device=on,
+        bfloat16=_in_bfloat16(recipe, on),
+        callbacks=[shown, Lines(run.metrics)],
+        tensorboard=tensorboard,
+    )
+    try:
+        model = trainer.fit()
+    finally:
+        shown.stop()
+    if trainer.is_world_process_zero():
+        _appear(run.model, partial(_save, model, base, recipe))
+
+
+def _save(model: PreTrainedModel, base: Base, recipe: Recipe, folder: Path) -> None:
+    save_model(model, base.tokenizer, folder, getattr(torch, recipe.save_as))
+
+
+def _split(pairs: Dataset, share: float) -> tuple[Dataset, Dataset]:
+    """The pairs to learn from, and the share to be scored on: always the same of the same articles."""
+    held = np.fromiter((_is_held_out(article, share) for article in _articles(pairs)), dtype=bool, count=len(pairs))
+    return pairs.select(np.flatnonzero(~held)), pairs.select(np.flatnonzero(held))
+
+
+def _articles(pairs: Dataset) -> Iterator[str]:
+    for batch in pairs.iter(batch_size=1000):
+        yield from batch["article"]
+
+
+def _is_held_out(article: str, share: float) -> bool:
+    return int.from_bytes(sha256(article.encode()).digest()[:8], "big") < share * 2**64
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _in_bfloat16(recipe: Recipe, device: str) -> bool:
+    if recipe.precision != "auto":
+        return recipe.precision == "bfloat16"
+    return torch.cuda.is_bf16_supported() if device == "cuda" else multiplies_bfloat16()
+
+
+def _score(order: Order, run: Run, publication: Publication, files: Sequence[str], device: str) -> Evaluation | None:
+    """What the trained model writes for pairs that it has not seen; None where there are none."""
+    pairs = _unseen(order, run, files)
+    if not len(pairs):
+        return None
+    model = load(run.model, _draft(order, run, publication), device=device)
+    chosen = choose(pairs, most=MOST_SCORED, seed=order.recipe.seed)
+    with watched("scoring", len(chosen)) as progress:
+        return evaluate(model, chosen, progress=progress)
+
+
+def _unseen(order: Order, run: Run, files: Sequence[str]) -> Dataset:
+    if not files:
+        return _split(load_from_disk(run.measured), order.held_out)[1]
+    cache = run.folder / "evaluation"
+    shutil.rmtree(cache, ignore_errors=True)
+    return read_pairs(files, cache=cache, split="test").dataset
+
+
+def _publish(order: Order, run: Run, publication: Publication, scored: Evaluation | None, store: Store) -> Path:
+    draft = _draft(order, run, publication)
+    text = card.write(draft, order, publication.command, _counts(run), scored, publication.notes)
+    (run.model / CARD).write_text(text, encoding="utf-8")
+    return store.publish(
+        run.model,
+        name=draft.name,
+        language=draft.language,
+        licence=draft.licence,
+        base=draft.base,
+        training_data=draft.training_data,
+        created=date.today(),
+        task_prefix=draft.task_prefix,
+        max_source_tokens=draft.max_source_tokens,
+        scores=scored.scores() if scored else {},
+    )
+
+
+def _draft(order: Order, run: Run, publication: Publication) -> Manifest:
+    """What the manifest will say of the model but for its number, its scores and its files."""
+    counts = _counts(run)
+    prefix = order.recipe.prefix
+    return Manifest(
+        name=publication.name,
+        version=1,
+        language=publication.language,
+        licence=publication.licence,
+        base=f"{order.base}{', encoder of a warm start' if order.warm_start else ''}",
+        training_data=", ".join(f"{source} ({number:,})" for source, number in counts.items()),
+        created=date.today(),
+        task_prefix=prefix_of(AutoConfig.from_pretrained(run.model)) if prefix is None else prefix,
+        max_source_tokens=order.recipe.max_source_tokens,
+        files={},
+    )
+
+
+def _counts(run: Run) -> dict[str, int]:
+    """How many pairs each source has, the largest first."""
+    return dict(Counter(load_from_disk(run.measured)["source"]).most_common())
