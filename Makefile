@@ -10,6 +10,8 @@ test: .venv/.test ## install what is missing, then lint, types and tests
 	.venv/bin/mypy
 	.venv/bin/pytest
 
+train: .venv/.train ## install what `headline train` and `headline evaluate` need
+
 test-cuda: .venv/.test ## the tests that need an NVIDIA card
 	.venv/bin/pytest -m cuda
 
@@ -22,10 +24,14 @@ test-cuda: .venv/.test ## the tests that need an NVIDIA card
 	@touch $@
 
 .venv/.test: pyproject.toml constraints.txt | .venv
-	$(PIP) --editable '.[test,bench]'
+	$(PIP) --editable '.[test,bench,train]'
+	@touch .venv/.serve .venv/.train $@
+
+.venv/.train: pyproject.toml constraints.txt | .venv
+	$(PIP) --editable '.[train]'
 	@touch .venv/.serve $@
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: serve test test-cuda clean
+.PHONY: serve test train test-cuda clean

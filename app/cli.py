@@ -4,6 +4,7 @@ import inspect
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -256,6 +257,8 @@ def train(
 
     if (base is None) == (warm_start is None):
         raise CommandError("give either --base or --warm-start")
+    if tensorboard and find_spec("tensorboard") is None:
+        raise CommandError("--tensorboard needs the extra: pip install 'headline-service[tensorboard]'")
     folder = run or Path("training") / name
     try:
         order = Order(
