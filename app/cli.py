@@ -376,6 +376,8 @@ def evaluate(
             report.write_html(html, result, swapped)
     except TrainingError as error:
         raise CommandError(str(error)) from error
+    except KeyboardInterrupt as error:  # else typer would end without a word
+        raise typer.Abort from error
 
 
 def _fail(message: str, *, code: int = 1) -> None:

@@ -53,11 +53,23 @@ DEMONYMS = {
 }
 IRREGULAR = {
     "american": ("us", "america", "united"),
-    "americans": ("us", "america", "united"),
     "british": ("uk", "britain", "kingdom", "england"),
     "briton": ("uk", "britain"),
     "britain": ("uk", "kingdom", "british"),
+    "argentine": ("argentina",),
+    "belgian": ("belgium",),
+    "czech": ("czechia",),
+    "dane": ("denmark",),
     "dutch": ("netherlands", "holland"),
+    "finn": ("finland",),
+    "norwegian": ("norway",),
+    "peruvian": ("peru",),
+    "pole": ("poland",),
+    "polish": ("poland",),
+    "portuguese": ("portugal",),
+    "scottish": ("scotland",),
+    "spaniard": ("spain",),
+    "swede": ("sweden",),
     "english": ("england",),
     "french": ("france",),
     "german": ("germany",),
@@ -86,6 +98,8 @@ _STATES = """
     okla, oregon or ore, pennsylvania pa penn, tennessee tn tenn, texas tx tex, utah ut, vermont vt, virginia va,
     washington wa wash, wisconsin wi wis, wyoming wy wyo
 """
+# Letters that Unicode does not take apart into a plain one and its accent.
+STROKES = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d"})
 STATES = {short: names[0] for names in map(str.split, _STATES.split(",")) for short in names[1:]}
 
 
@@ -224,13 +238,13 @@ def _earliest(places: "object") -> int | None:
 
 def _key(word: str) -> str:
     """What spellings of one name share: no case, no accents, no points and apostrophes."""
-    plain = unicodedata.normalize("NFKD", word.casefold())
+    plain = unicodedata.normalize("NFKD", word.casefold().translate(STROKES))
     return "".join(letter for letter in plain if letter.isalnum())
 
 
 def _variants(key: str) -> set[str]:
     """Other words of which each supports the name: "canadian" is, where "canada" is."""
-    known = {key, STATES.get(key, key), *IRREGULAR.get(key, ())}
+    known = {key, STATES.get(key, key), *IRREGULAR.get(key, ()), *IRREGULAR.get(key.removesuffix("s"), ())}
     for ending, origins in DEMONYMS.items():
         stem = key.removesuffix(ending)
         if key != stem and len(stem) >= LONG - 1:

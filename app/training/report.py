@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -145,10 +146,10 @@ def _machine(evaluation: Evaluation) -> str:
 
 
 def _scores(evaluation: Evaluation) -> tuple[Cells, list[Cells]]:
-    """Every ROUGE with its interval by source, macro and over all, beside the last one of the baselines."""
+    """Every ROUGE with half its 95 % interval by source, macro and over all, beside the last one of the baselines."""
     kinds = evaluation.protocol.kinds
     heads = ["source", "pairs", *(TITLES[kind] for kind in kinds)]
-    heads += [f"{WRITERS[name]}, {TITLES[kinds[-1]]}" for name in BASELINES]
+    heads += [f"{WRITERS[name]}’s {TITLES[kinds[-1]]}" for name in BASELINES]
     groups = [(source, len(places)) for source, places in evaluation.sources.items()]
     rows = [_score_row(name, number, evaluation.by_source[name], kinds) for name, number in groups]
     rows.append(_score_row("macro over sources", len(evaluation.pairs), evaluation.macro, kinds))
@@ -162,7 +163,7 @@ def _score_row(name: str, number: int, summary: dict[str, Any], kinds: Sequence[
 
 
 def _interval(score: dict[str, float]) -> str:
-    return f"{score['mean']:.1f} ({score['low']:.1f}–{score['high']:.1f})"
+    return f"{score['mean']:.1f} ±{(score['high'] - score['low']) / 2:.1f}"
 
 
 def _wordings(evaluation: Evaluation) -> tuple[Cells, list[Cells]]:
@@ -206,9 +207,9 @@ def _headline_as_dict(evaluation: Evaluation, place: int) -> dict[str, Any]:
 
 
 def _table(heads: Cells, rows: Sequence[Cells]) -> Table:
-    table = Table()
+    table = Table(box=SIMPLE)
     for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left")
+        table.add_column(head, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*row)
     return table
