@@ -41,9 +41,9 @@ _PARTIES = """
 """
 _PLACES = """
     Texas:California Florida:Ohio Virginia:Oregon Pennsylvania:Illinois Michigan:Arizona Iowa:Utah Boston:Denver
-    Chicago:Houston Paris:Madrid London:Berlin Moscow:Beijing Iraq:Vietnam Iran:Cuba Russia:China Russian:Chinese
-    Germany:Spain German:Spanish France:Italy French:Italian Japan:Brazil Japanese:Brazilian Israel:Egypt
-    Israeli:Egyptian Canada:Poland Canadian:Polish Sydney:Toronto Melbourne:Vancouver
+    Chicago:Houston Paris:Madrid London:Berlin Moscow:Beijing Iraq:Vietnam Iraqi:Vietnamese Iran:Cuba Iranian:Cuban
+    Russia:China Russian:Chinese Germany:Spain German:Spanish France:Italy French:Italian Japan:Brazil
+    Japanese:Brazilian Israel:Egypt Israeli:Egyptian Canada:Poland Canadian:Polish Sydney:Toronto Melbourne:Vancouver
 """
 _WEEKDAYS = "Monday:Thursday Tuesday:Friday Wednesday:Saturday"
 KINDS = {
