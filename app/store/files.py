@@ -3,8 +3,11 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
+from uuid import uuid4
 
 from app.store.manifest import StoreError
 
@@ -52,6 +55,21 @@ def copy(source: Path, target: Path) -> None:
     """Copy the content, but not the permissions: sources are read-only at times."""
     shutil.copyfile(source, target)
     sync(target)
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` to write into, which becomes `target` at once if all goes well, or else goes."""
+    aside = target.with_name(f".incoming-{uuid4().hex}")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        for path in [*aside.iterdir(), aside]:
+            sync(path)
+        os.rename(aside, target)
+        sync(target.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # gone already where all went well
 
 
 def sync(path: Path) -> None:

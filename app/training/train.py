@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -15,13 +15,13 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, load_from_disk
 from rich.console import Console
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig
 
 from app.engine.linears import multiplies_bfloat16
 from app.engine.load import load
 from app.engine.memory import keep
 from app.headlines.support import support_ends
-from app.store.files import CARD
+from app.store.files import CARD, appearing
 from app.store.manifest import Manifest
 from app.store.store import Store
 from app.training import card
@@ -91,7 +91,9 @@ def _make_ready(order: Order, run: Run, store: Store, console: Console) -> None:
     if not console.is_terminal:
         datasets.disable_progress_bars()
     if not run.pairs.exists():
-        _appear(run.pairs, _read(order, run, console).dataset.save_to_disk)
+        pairs = _read(order, run, console).dataset
+        with appearing(run.pairs) as folder:
+            pairs.save_to_disk(folder)
         shutil.rmtree(run.folder / "reading", ignore_errors=True)
     if order.warm_start and not run.start.exists():
         warm_start(store.resolve(order.base), _texts(load_from_disk(run.pairs)), run.start)
@@ -104,15 +106,8 @@ def _make_ready(order: Order, run: Run, store: Store, console: Console) -> None:
             new_fingerprint="measured",
             desc="tokenising",
         )
-        _appear(run.measured, measured.save_to_disk)
-
-
-def _appear(folder: Path, save: Callable[[Path], None]) -> None:
-    """A folder that is there is whole."""
-    aside = folder.with_suffix(".incoming")
-    shutil.rmtree(aside, ignore_errors=True)
-    save(aside)
-    aside.rename(folder)
+        with appearing(run.measured) as folder:
+            measured.save_to_disk(folder)
 
 
 def _read(order: Order, run: Run, console: Console) -> Pairs:
@@ -184,11 +179,8 @@ def _fit(order: Order, run: Run, store: Store, console: Console, device: str, te
     finally:
         shown.stop()
     if trainer.is_world_process_zero():
-        _appear(run.model, partial(_save, model, base, recipe))
-
-
-def _save(model: PreTrainedModel, base: Base, recipe: Recipe, folder: Path) -> None:
-    save_model(model, base.tokenizer, folder, getattr(torch, recipe.save_as))
+        with appearing(run.model) as folder:
+            save_model(model, base.tokenizer, folder, getattr(torch, recipe.save_as))
 
 
 def _split(pairs: Dataset, share: float) -> tuple[Dataset, Dataset]:

@@ -9,14 +9,11 @@ where it is the smallest; its last hidden states differ by one in 2 000. Trainin
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterable
 from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -33,7 +30,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from app.store.files import sync
+from app.store.files import appearing
 from app.training.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -274,20 +271,12 @@ def replace_vocabulary(model: BartForConditionalGeneration, vectors: Tensor) -> 
 
 
 def _write(model: BartForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, target: Path) -> None:
-    """Save both aside, and rename the folder once it is whole."""
-    aside = target.with_name(f".incoming-{uuid4().hex}")
     try:
-        aside.mkdir(parents=True)
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        for path in [*aside.iterdir(), aside]:
-            sync(path)
-        os.rename(aside, target)
-        sync(target.parent)
+        with appearing(target) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"cannot write {target}: {_first_line(error)}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)  # gone already where all went well
 
 
 def _first_line(error: BaseException) -> str:
