@@ -214,13 +214,7 @@ class _Search:
             searched = ~self._sampler.draws[here]
             found.append(self._best(logits[here] - (taken * searched[:, None])[:, None], normaliser[here], here))
             _, beams, tokens = found[-1]
-            chosen = torch.cat(
-                [
-                    self._running[here].gather(1, beams[:, :1, None].expand(-1, -1, self._running.shape[-1]))[:, 0],
-                    tokens[:, :1],
-                ],
-                1,
-            )
+            chosen = torch.cat([gather(self._running[here], beams[:, :1])[:, 0], tokens[:, :1]], 1)
             taken += torch.zeros_like(taken).scatter_(1, chosen, DIVERSITY)
         scores, beams, tokens = (torch.stack(parts, 1).flatten(0, 1) for parts in zip(*found, strict=True))
         return scores, beams, tokens

@@ -1,12 +1,14 @@
 """The application around a fake model, called in process."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import pytest
 
 from app.api.server import create_app
 from app.serving.metrics import Metrics
@@ -62,3 +64,16 @@ async def running(*, gpu: dict[str, int] | None = None, **given: Any) -> AsyncIt
     ):
         engine.started.acquire()  # the warm-up's batch
         yield Running(http, engine, service, metrics, app, lost)
+
+
+def read_slowly(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Articles are being read until the second event is set; the first one tells that one has begun to be."""
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly(text: str) -> str:
+        reading.set()
+        assert go_on.wait(20)
+        return text
+
+    monkeypatch.setattr("app.serving.service.clean", slowly)
+    return reading, go_on

@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-import threading
 
 import pytest
 
 from app.engine.engine import EngineLost
-from tests.api.harness import ARTICLE, running
+from tests.api.harness import ARTICLE, read_slowly, running
 
 pytestmark = pytest.mark.anyio
 GATED = {"max_waiting": 2, "max_batch_tokens": 1}  # one article a batch
@@ -188,14 +187,7 @@ async def test_a_full_queue_is_429_with_retry_after() -> None:
 
 
 async def test_articles_that_are_still_read_count_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, go_on = threading.Event(), threading.Event()
-
-    def slowly(text: str) -> str:
-        reading.set()
-        assert go_on.wait(20)
-        return text
-
-    monkeypatch.setattr("app.serving.service.clean", slowly)
+    reading, go_on = read_slowly(monkeypatch)
     async with running(max_waiting=1) as it:
         first = asyncio.create_task(it.http.post("/headline", json={"text": ARTICLE}))
         await asyncio.get_running_loop().run_in_executor(None, reading.wait)
@@ -309,13 +301,7 @@ async def test_a_server_that_ends_tells_those_whose_body_is_still_arriving() -> 
 
 
 async def test_the_time_limit_holds_while_the_article_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on = threading.Event()
-
-    def slowly(text: str) -> str:
-        assert go_on.wait(20)
-        return text
-
-    monkeypatch.setattr("app.serving.service.clean", slowly)
+    _, go_on = read_slowly(monkeypatch)
     async with running(request_timeout_ms=30) as it:
         assert_problem(await it.http.post("/headline", json={"text": ARTICLE}), 504)
         go_on.set()

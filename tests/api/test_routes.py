@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.api.harness import ARTICLE, running
+from tests.api.harness import ARTICLE, read_slowly, running
 from tests.api.test_headline import assert_problem
 
 pytestmark = pytest.mark.anyio
@@ -81,14 +80,7 @@ async def test_while_stopping_what_is_new_is_503_and_what_was_accepted_is_answer
 
 
 async def test_an_article_that_is_still_read_at_a_stop_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, go_on = threading.Event(), threading.Event()
-
-    def slowly(text: str) -> str:
-        reading.set()
-        assert go_on.wait(20)
-        return text
-
-    monkeypatch.setattr("app.serving.service.clean", slowly)
+    reading, go_on = read_slowly(monkeypatch)
     async with running() as it:
         accepted = asyncio.create_task(it.http.post("/headline", json={"text": ARTICLE}))
         await asyncio.get_running_loop().run_in_executor(None, reading.wait)
