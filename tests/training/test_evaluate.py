@@ -66,10 +66,11 @@ class Parrot:
         self.batches.append(list(jobs))
         if self.error is not None:
             raise self.error
-        return Batch([[Candidate(self._written(job.tokens), -1.0)] for job in jobs], 0.0, 0.0, 0, 0)
+        texts = [self.headline(self._tokenizer.write(job.tokens)) for job in jobs]
+        return Batch([[Candidate(self._tokens(text), -1.0)] for text in texts], 0.0, 0.0, 0, 0)
 
-    def _written(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        return self._tokenizer.read(self.headline(self._tokenizer.write(tokens))).tokens
+    def _tokens(self, text: str) -> tuple[int, ...]:
+        return self._tokenizer.read(text).tokens
 
     def headline(self, article: str) -> str:
         return " ".join(article.split()[:8])
@@ -141,6 +142,15 @@ def test_all_articles_are_written_in_batches_that_fit_the_longest_first(model: L
 
 def test_an_article_without_words_gets_no_headline(model: LoadedModel) -> None:
     assert write(model, [""]) == [""]
+
+
+def test_bytes_that_are_no_text_and_headlines_of_marks_only_come_last(model: LoadedModel) -> None:
+    class Stammering(Parrot):
+        def generate(self, jobs: Sequence[Job]) -> Batch:
+            texts = ["...", "Ma\ufffdyor", "A mayor resigns"]
+            return Batch([[Candidate(self._tokens(text), -1.0) for text in texts] for _ in jobs], 0.0, 0.0, 0, 0)
+
+    assert write(parroting(model, Stammering(model)), ["The mayor resigned."]) == ["A mayor resigns"]
 
 
 def test_a_device_that_fails_is_one_line(model: LoadedModel) -> None:
