@@ -245,6 +245,7 @@ def train(
     A training that was stopped, however, goes on when the same command is given again. Needs the extra `train`.
     """
     try:
+        from app.engine.load import LoadError
         from app.training import train as training
         from app.training.errors import TrainingError
         from app.training.pairs import Columns
@@ -288,7 +289,7 @@ def train(
             device=device,
             tensorboard=tensorboard,
         )
-    except TrainingError as error:
+    except (TrainingError, LoadError) as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
         last = last_checkpoint(folder)

@@ -16,6 +16,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from app.training.errors import TrainingError
+from app.training.examples import mask_token
 from app.training.recipe import Recipe
 
 DROPOUTS = (
@@ -73,6 +74,8 @@ def _set_dropout(config: Any, dropout: float) -> None:
 def _check(tokenizer: Any, config: Any, recipe: Recipe, folder: Path) -> None:
     if tokenizer.pad_token_id is None:
         raise TrainingError(f"{folder}: its vocabulary has no pad token, and batches cannot be filled up without one")
+    if recipe.infill:
+        mask_token(tokenizer)
     positions = getattr(config, "max_position_embeddings", None)
     if positions and recipe.max_source_tokens > positions:
         raise TrainingError(f"{folder} takes at most {positions} tokens, not {recipe.max_source_tokens}")

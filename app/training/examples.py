@@ -63,8 +63,9 @@ class Tokenised(Examples[dict[str, list[int]]]):
         """A stretch of the article with holes in, the whole stretch out."""
         text = article[: self._recipe.max_source_tokens * CHARS_PER_TOKEN]
         tokens = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        start = int(random.integers(0, max(1, len(tokens) - STRETCH)))
-        stretch = tokens[start : start + STRETCH]
+        longest = min(STRETCH, self._recipe.max_source_tokens - len(self._before) - len(self._after))
+        start = int(random.integers(0, max(1, len(tokens) - longest)))
+        stretch = tokens[start : start + longest]
         inputs, labels = self._framed(with_holes(stretch, self._hole, random)), self._framed(stretch)
         return {"input_ids": inputs, "attention_mask": [1] * len(inputs), "labels": labels}
 

@@ -10,6 +10,7 @@ import json
 import lzma
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,9 @@ ARTICLE_NAMES = ("article", "body", "text", "document", "story")
 HEADLINE_NAMES = ("headline", "title", "highlights", "summary")
 PUBLISHED = {"cnn_dailymail": ("abisee/cnn_dailymail", "3.0.0")}  # known by name: the hub's id and the configuration
 OPENERS: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+LINES = (".jsonl", ".ndjson", ".json")  # a JSON object a line, each with columns of its own
+FORMATS = (*LINES, ".csv", ".tsv", ".parquet")
+HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
 REPORTED = 20  # bad rows that are remembered with their reason; all are counted
 
 
@@ -38,10 +41,19 @@ class Columns(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row as it stands in a file, or the reason why it cannot be read."""
+    """One row as it stands in a file or a data set, or the reason why it cannot be read."""
 
-    where: str
+    origin: str  # the file or the data set
+    number: int
     values: dict[str, Any] | str
+
+    @property
+    def where(self) -> str:
+        return f"{self.origin}:{self.number}"
+
+
+class NoColumn(TrainingError):
+    """A row lacks what should be the article or the headline."""
 
 
 @dataclass
@@ -106,59 +118,69 @@ def _on_disk(first: dict[str, str], rest: Iterator[dict[str, str]], cache: Path)
         # The fingerprint names the folder: rows that were read before are read again, files may have changed.
         return Dataset.from_generator(every, features=FEATURES, cache_dir=str(cache), fingerprint="pairs")
     except DatasetGenerationError as error:
-        raise (error.__cause__ if isinstance(error.__cause__, TrainingError) else error) from error
+        raise (error.__cause__ if isinstance(error.__cause__, TrainingError | OSError) else error) from error
 
 
 def _good(rows: Iterator[Row], columns: Columns, tally: _Tally) -> Iterator[dict[str, str]]:
-    for where, values in rows:
+    for row in rows:
         tally.read += 1
-        if isinstance(values, str):
-            tally.reject(where, values)
-            continue
-        pair = _pair(values, columns, where)
+        pair = row.values if isinstance(row.values, str) else _pair(row, row.values, columns)
         if isinstance(pair, str):
-            tally.reject(where, pair)
+            tally.reject(row.where, pair)
         else:
             yield pair
 
 
-def _pair(values: dict[str, Any], columns: Columns, where: str) -> dict[str, str] | str:
-    """The pair in a row, or what is wrong with it. Raises TrainingError where a column was named that is not there."""
-    article, headline = (
-        _text(values, name, usual, where)
-        for name, usual in ((columns.article, ARTICLE_NAMES), (columns.headline, HEADLINE_NAMES))
-    )
+def _pair(row: Row, values: dict[str, Any], columns: Columns) -> dict[str, str] | str:
+    """The pair in a row, or what is wrong with it. Raises TrainingError where all rows would lack a column."""
+    try:
+        article = _text(values, columns.article, ARTICLE_NAMES)
+        headline = _text(values, columns.headline, HEADLINE_NAMES)
+    except NoColumn as error:
+        if _format(Path(row.origin)) in LINES:
+            return str(error)
+        raise TrainingError(f"{row.where}: {error}") from error
     if not article or not headline:
         return "no article" if not article else "no headline"
     if len(headline) >= len(article):
         return "the headline is longer than its article"
-    source = values.get("source")
-    file = Path(where.rpartition(":")[0]).name.partition(".")[0]
-    return {"article": article, "headline": headline, "source": str(source or file), "where": where}
+    source = values.get("source") or Path(row.origin).name.partition(".")[0]
+    return {"article": article, "headline": headline, "source": str(source), "where": row.where}
 
 
-def _text(values: dict[str, Any], name: str | None, usual: Sequence[str], where: str) -> str:
+def _text(values: dict[str, Any], name: str | None, usual: Sequence[str]) -> str:
     column = name or next((candidate for candidate in usual if candidate in values), None)
     if column is None or column not in values:
         wanted = repr(name) if name else "any of " + ", ".join(usual)
-        raise TrainingError(f"{where}: no column {wanted}; there is {', '.join(map(str, values)) or 'nothing'}")
+        raise NoColumn(f"no column {wanted}; there is {', '.join(map(str, values)) or 'nothing'}")
     value = values[column]
     return clean(value) if isinstance(value, str) else ""
 
 
 def _rows_of_all(sources: Sequence[str], split: str) -> Iterator[Row]:
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if _format(file) in FORMATS)
-            if not files:
-                raise TrainingError(f"{path}: no file of pairs in it ({', '.join(FORMATS)})")
-            for file in files:
-                yield from _rows_of_file(file)
-        elif path.exists() or _format(path) in FORMATS:
-            yield from _rows_of_file(path)
-        else:
+    found = [_files(source) for source in sources]  # what is missing is found before the first is read
+    for source, files in zip(sources, found, strict=True):
+        for file in files:
+            yield from _rows_of_file(file)
+        if not files:
             yield from _rows_of_hub(source, split)
+
+
+def _files(source: str) -> list[Path]:
+    """The files that are meant, which are there; none for a data set of the hub."""
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if _format(file) in FORMATS)
+        if not files:
+            raise TrainingError(f"{path}: no file of pairs in it ({', '.join(FORMATS)})")
+        return files
+    if path.exists() and _format(path) not in FORMATS:
+        raise TrainingError(f"{path}: not one of {', '.join(FORMATS)}")
+    if path.exists():
+        return [path]
+    if _format(path) in FORMATS or not HUB_NAME.fullmatch(source):
+        raise TrainingError(f"{source}: no such file")
+    return []
 
 
 def _format(path: Path) -> str:
@@ -168,13 +190,11 @@ def _format(path: Path) -> str:
 
 def _rows_of_file(path: Path) -> Iterator[Row]:
     readers = {".csv": _rows_of_csv, ".tsv": _rows_of_csv, ".parquet": _rows_of_parquet}
-    if _format(path) not in FORMATS:
-        raise TrainingError(f"{path}: not one of {', '.join(FORMATS)}")
     try:
         yield from readers.get(_format(path), _rows_of_jsonl)(path)
     except UnicodeDecodeError as error:
         raise TrainingError(f"{path}: not UTF-8 ({error.reason} at byte {error.start} of a piece)") from error
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise TrainingError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -187,7 +207,7 @@ def _rows_of_jsonl(path: Path) -> Iterator[Row]:
     with _open(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield Row(f"{path}:{number}", _object(line))
+                yield Row(str(path), number, _object(line))
 
 
 def _object(line: str) -> dict[str, Any] | str:
@@ -208,10 +228,10 @@ def _rows_of_csv(path: Path) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(f"{path}:{reader.line_num}", f"no CSV ({error})")
+                yield Row(str(path), reader.reader.line_num, f"no CSV ({error})")
                 continue
             extra = None in values
-            yield Row(f"{path}:{reader.line_num}", "more fields than the header" if extra else values)
+            yield Row(str(path), reader.line_num, "more fields than the header" if extra else values)
 
 
 def _rows_of_parquet(path: Path) -> Iterator[Row]:
@@ -222,19 +242,16 @@ def _rows_of_parquet(path: Path) -> Iterator[Row]:
         with ParquetFile(path) as file:
             rows = (row for batch in file.iter_batches(batch_size=1000) for row in batch.to_pylist())
             for number, values in enumerate(rows, start=1):
-                yield Row(f"{path}:{number}", values)
+                yield Row(str(path), number, values)
     except pyarrow.ArrowException as error:
         raise TrainingError(f"{path}: no Parquet ({str(error).splitlines()[0]})") from error
 
 
 def _rows_of_hub(name: str, split: str) -> Iterator[Row]:
-    if not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)?", name):
-        raise TrainingError(f"{name} is no file")
     identity, configuration = PUBLISHED.get(name.rpartition("/")[2], (name, None))
     try:
-        rows = load_dataset(identity, configuration, split=split, streaming=True)
+        for number, values in enumerate(load_dataset(identity, configuration, split=split, streaming=True), start=1):
+            yield Row(name, number, dict(values))
     except Exception as error:  # network, name, format: whatever it is, the set is not to be had
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(f"{name} is no file, and cannot be had from the Hugging Face hub ({reason})") from error
-    for number, values in enumerate(rows, start=1):
-        yield Row(f"{name}/{split}:{number}", dict(values))

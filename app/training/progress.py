@@ -36,7 +36,7 @@ class Shown(TrainerCallback):  # type: ignore[misc]
         self._bar.update(self._task, completed=min(self._examples, state.global_step * _batch(args)))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **others: Any) -> None:
-        if "loss" not in logs:
+        if "loss" not in logs or not state.is_world_process_zero:
             return
         news = f"loss {logs['loss']:.3f}"
         self._bar.update(self._task, news=news)
@@ -57,8 +57,12 @@ class Lines(TrainerCallback):  # type: ignore[misc]
         self._file = file
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        self._keep_until(state.global_step)
+        if state.is_world_process_zero:
+            self._keep_until(state.global_step)
         self._step, self._since = state.global_step, perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        control.should_log |= control.should_save  # the means of a line start anew where a training may go on
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **others: Any) -> None:
         if "loss" not in logs or not state.is_world_process_zero:
@@ -80,7 +84,9 @@ class Lines(TrainerCallback):  # type: ignore[misc]
         """Lines of steps after the checkpoint that this training goes on from will come once more."""
         if self._file.exists():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
-            self._file.write_text("".join(line for line in lines if _step_of(line) <= step), encoding="utf-8")
+            aside = self._file.with_suffix(".incoming")
+            aside.write_text("".join(line for line in lines if _step_of(line) <= step), encoding="utf-8")
+            aside.replace(self._file)
 
 
 def _step_of(line: str) -> float:

@@ -3,8 +3,9 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, load_from_disk
 from rich.console import Console
+from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from app.engine.linears import multiplies_bfloat16
@@ -35,10 +37,11 @@ from app.training.progress import Lines, Shown
 from app.training.recipe import Recipe
 from app.training.report import print_bad_rows, watched
 from app.training.run import Order, Run, only_one
-from app.training.trainer import HeadlineTrainer
-from app.training.warm_start import warm_start
+from app.training.trainer import HeadlineTrainer, what_is_kept
+from app.training.warm_start import read_encoder, warm_start
 
 MOST_SCORED = 400  # pairs of each source
+PATIENCE = timedelta(days=1)  # of the other processes, while the first one makes everything ready
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,51 +71,96 @@ def train(
     It is scored on the files `evaluation`, or else on the pairs that were held out. In a training of many processes the
     first one publishes; the others get None. Raises TrainingError, StoreError, LoadError.
     """
-    process = PartialState(cpu=_device(device) == "cpu")
+    process = PartialState(cpu=_device(device) == "cpu", timeout=PATIENCE)
     if not process.is_main_process:
         process.wait_for_everyone()  # until the first one has made everything ready
-        _fit(order, run, store, console, device, tensorboard)
+        if not run.model.exists():
+            _fit(order, run, store, console, device, tensorboard)
         return None
     home = store.make_home(publication.name)
-    with only_one(home, f"{publication.name} is being trained already: another training holds"), run.working(order):
-        try:
-            _make_ready(order, run, store, console)
-            process.wait_for_everyone()
-            if not run.model.exists():
-                _fit(order, run, store, console, device, tensorboard)
-            scored = _score(order, run, publication, evaluation, device)
-            return _publish(order, run, publication, scored, store)
-        except OSError as error:
-            raise TrainingError(f"cannot train in {run.folder}: {error.strerror or error}") from error
+    with (
+        only_one(home, f"{publication.name} is being trained already: another training holds"),
+        _gone_if_empty(home),
+        run.working(order),
+        _in_one_line(run),
+    ):
+        given = _read_evaluation(order, run, evaluation) if evaluation else None
+        _make_ready(order, run, store, console)
+        process.wait_for_everyone()
+        if not run.model.exists():
+            _fit(order, run, store, console, device, tensorboard)
+        scored = _score(_held_out(order, run) if given is None else given, order, run, publication, device)
+        return _publish(order, run, publication, scored, store)
+
+
+@contextmanager
+def _gone_if_empty(home: Path) -> Iterator[None]:
+    """A name that nothing was published under does not stay in the store."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            home.rmdir()  # which fails where there are versions
+
+
+@contextmanager
+def _in_one_line(run: Run) -> Iterator[None]:
+    """What the disk refuses is a TrainingError that says what is kept."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainingError(f"cannot train in {run.folder}: {reason}{what_is_kept(run.folder)}") from error
+
+
+def _read_evaluation(order: Order, run: Run, files: Sequence[str]) -> Dataset:
+    """The pairs to score on, read first of all: what is wrong with them must not be found when training is over."""
+    cache = run.folder / "evaluation"
+    shutil.rmtree(cache, ignore_errors=True)
+    return read_pairs(
+        files, columns=order.columns, cache=cache, max_bad_share=order.max_bad_share, split="test"
+    ).dataset
 
 
 def _make_ready(order: Order, run: Run, store: Store, console: Console) -> None:
-    """The pairs, the base and the pairs' lengths, each made once."""
+    """The pairs, the base and the pairs' lengths, each made once; a base that will not do is found out first."""
     if not console.is_terminal:
         datasets.disable_progress_bars()
+    to_be_made = order.warm_start and not run.start.exists()
+    if to_be_made:
+        read_encoder(store.resolve(order.base))
+    base = None if to_be_made else _base(order, run, store)
     if not run.pairs.exists():
-        pairs = _read(order, run, console).dataset
-        with appearing(run.pairs) as folder:
-            pairs.save_to_disk(folder)
-        shutil.rmtree(run.folder / "reading", ignore_errors=True)
-    if order.warm_start and not run.start.exists():
+        with _scratch(run.folder / "reading") as cache, appearing(run.pairs) as folder:
+            _read(order, cache, console).dataset.save_to_disk(folder)
+    if to_be_made:
         warm_start(store.resolve(order.base), _texts(load_from_disk(run.pairs)), run.start)
-    base = _base(order, run, store)
     if not run.measured.exists():
-        measured = load_from_disk(run.pairs).map(
-            partial(_measure, base=base, recipe=order.recipe),
-            batched=True,
-            batch_size=500,
-            new_fingerprint="measured",
-            desc="tokenising",
-        )
-        with appearing(run.measured) as folder:
+        measure = partial(_measure, base=base or _base(order, run, store), recipe=order.recipe)
+        with _scratch(run.folder / "tokenising") as cache, appearing(run.measured) as folder:
+            measured = load_from_disk(run.pairs).map(
+                measure,
+                batched=True,
+                batch_size=500,
+                cache_file_name=str(cache / "measured.arrow"),
+                new_fingerprint="measured",
+                desc="tokenising",
+            )
             measured.save_to_disk(folder)
 
 
-def _read(order: Order, run: Run, console: Console) -> Pairs:
-    cache = run.folder / "reading"
-    shutil.rmtree(cache, ignore_errors=True)
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder, whatever a training that was killed has left there, which goes in the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(order: Order, cache: Path, console: Console) -> Pairs:
     pairs = read_pairs(
         order.sources, columns=order.columns, cache=cache, max_bad_share=order.max_bad_share, split=order.split
     )
@@ -161,7 +209,8 @@ def _fit(order: Order, run: Run, store: Store, console: Console, device: str, te
     if on == "cpu":
         keep()
     lengths = (np.array(taught[name], dtype=np.int32) for name in ("tokens", "needed"))
-    plan = make_plan(Measured(taught["source"], *lengths), recipe, batch=recipe.batch)
+    processes = PartialState().num_processes  # each takes its share of a batch of the plan
+    plan = make_plan(Measured(taught["source"], *lengths), recipe, batch=recipe.batch * processes)
     shown = Shown(console, len(plan))
     trainer = HeadlineTrainer(
         base.model,
@@ -186,6 +235,8 @@ def _fit(order: Order, run: Run, store: Store, console: Console, device: str, te
 def _split(pairs: Dataset, share: float) -> tuple[Dataset, Dataset]:
     """The pairs to learn from, and the share to be scored on: always the same of the same articles."""
     held = np.fromiter((_is_held_out(article, share) for article in _articles(pairs)), dtype=bool, count=len(pairs))
+    if held.all():  # a single pair is there to be learnt
+        held[:] = False
     return pairs.select(np.flatnonzero(~held)), pairs.select(np.flatnonzero(held))
 
 
@@ -199,6 +250,10 @@ def _is_held_out(article: str, share: float) -> bool:
 
 
 def _device(name: str) -> str:
+    if name not in ("auto", "cpu", "cuda"):
+        raise TrainingError(f"device {name!r} is neither auto nor cpu nor cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("there is no CUDA device that could be used")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
@@ -208,23 +263,18 @@ def _in_bfloat16(recipe: Recipe, device: str) -> bool:
     return torch.cuda.is_bf16_supported() if device == "cuda" else multiplies_bfloat16()
 
 
-def _score(order: Order, run: Run, publication: Publication, files: Sequence[str], device: str) -> Evaluation | None:
+def _held_out(order: Order, run: Run) -> Dataset:
+    return _split(load_from_disk(run.measured), order.held_out)[1]
+
+
+def _score(pairs: Dataset, order: Order, run: Run, publication: Publication, device: str) -> Evaluation | None:
     """What the trained model writes for pairs that it has not seen; None where there are none."""
-    pairs = _unseen(order, run, files)
     if not len(pairs):
         return None
     model = load(run.model, _draft(order, run, publication), device=device)
     chosen = choose(pairs, most=MOST_SCORED, seed=order.recipe.seed)
     with watched("scoring", len(chosen)) as progress:
         return evaluate(model, chosen, progress=progress)
-
-
-def _unseen(order: Order, run: Run, files: Sequence[str]) -> Dataset:
-    if not files:
-        return _split(load_from_disk(run.measured), order.held_out)[1]
-    cache = run.folder / "evaluation"
-    shutil.rmtree(cache, ignore_errors=True)
-    return read_pairs(files, cache=cache, split="test").dataset
 
 
 def _publish(order: Order, run: Run, publication: Publication, scored: Evaluation | None, store: Store) -> Path:

@@ -84,6 +84,10 @@ class HeadlineTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        self.args.warmup_steps = min(self._recipe.warmup, num_training_steps // 10)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def _groups(self) -> list[dict[str, Any]]:
         decayed = set(self.get_decay_parameter_names(self.model))
         inputs = self.model.get_input_embeddings().weight
@@ -132,7 +136,7 @@ class HeadlineTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         if not self._finite:
             raise TrainingError(
                 f"the loss is not a number any more (up to step {self.state.global_step}): "
-                f"try a lower rate{self._what_is_kept()}"
+                f"try a lower rate{what_is_kept(self._folder)}"
             )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -144,6 +148,7 @@ class HeadlineTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         folder = self._folder / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes the state of its own dice
             if self.args.should_save:
                 if self._average:
                     self._average.save(folder)
@@ -154,11 +159,7 @@ class HeadlineTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         except (OSError, RuntimeError, SafetensorError) as error:  # torch wraps the system's errors in RuntimeError
             shutil.rmtree(folder, ignore_errors=True)
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise TrainingError(f"cannot write {folder}: {reason}{self._what_is_kept()}") from error
-
-    def _what_is_kept(self) -> str:
-        last = last_checkpoint(self._folder)
-        return f"; {last} is kept, the same command goes on from there" if last else ""
+            raise TrainingError(f"cannot write {folder}: {reason}{what_is_kept(self._folder)}") from error
 
 
 def _arguments(
@@ -198,6 +199,12 @@ def last_checkpoint(folder: Path) -> Path | None:
             shutil.rmtree(path, ignore_errors=True)
     complete = (path for path in found if (path / COMPLETE).exists())
     return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def what_is_kept(folder: Path) -> str:
+    """The end of a line that says why a training cannot go on."""
+    last = last_checkpoint(folder)
+    return f"; {last} is kept, the same command goes on from there" if last else ""
 
 
 class Attack:
