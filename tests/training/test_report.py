@@ -29,7 +29,7 @@ PAIRS = [
     Pair("Rain fell on <b>Oslo</b> & Bergen. It was wet.", 'Rain "falls" <i>', "city", "f:1"),
     Pair("The mayor of Turku left on Monday. She was tired.", "Turku mayor leaves", "<state>", "f:2"),
 ]
-HEADLINES = ["Rain in <script>alert(1)</script> Paris", "Mayor of Turku leaves after 30 years"]
+HEADLINES = ["Rain in <script>alert(1)</script> Paris", "Mayor of Turku leaves after 30 <i>years</i>"]
 SWAPS = [Bias("names", 4, [Change("f:1", "<u>He</u>", "She", "He")]), Bias("weekdays", 0, [])]
 
 
@@ -131,7 +131,8 @@ def test_values_stand_where_the_axis_says() -> None:
     _label, other, lead, low, model = places
     assert lead < other < low < model
     assert model - low == pytest.approx(low - other, abs=0.2)
-    assert "a&lt;b" in drawn
+    assert drawn.count("a&lt;b") == 2
+    assert "a<b" not in drawn
     assert histogram([0, 1, 2], [("ours", [0, 0]), ("theirs", [1, 3])], "t").count("<path") == 2
 
 
