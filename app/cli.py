@@ -217,6 +217,7 @@ def train(
     evaluation: Annotated[
         list[str] | None, typer.Option(help="Pairs to score on; else some of PAIRS are held out.")
     ] = None,
+    without: Annotated[list[str] | None, typer.Option(help="A source of EVALUATION to leave out.")] = None,
     held_out: Annotated[float, typer.Option(help="The share of PAIRS held out for that.", min=0, max=0.9)] = 0.01,
     weight: Annotated[
         list[str] | None, typer.Option(help="SOURCE=2: its pairs are seen twice as often; 'wikinews*=2' fits many.")
@@ -286,6 +287,7 @@ def train(
             run=Run(folder),
             console=Console(),
             evaluation=evaluation or (),
+            without=without or (),
             device=device,
             tensorboard=tensorboard,
         )

@@ -29,7 +29,7 @@ from app.store.store import Store
 from app.training import card
 from app.training.base import Base, load_base, prefix_of, save_model
 from app.training.errors import TrainingError
-from app.training.evaluate import Evaluation, choose, evaluate
+from app.training.evaluate import Evaluation, Pair, choose, evaluate
 from app.training.examples import CHARS_PER_TOKEN, Tokenised
 from app.training.pairs import Pairs, read_pairs
 from app.training.plan import Measured, make_plan
@@ -63,13 +63,15 @@ def train(
     run: Run,
     console: Console,
     evaluation: Sequence[str] = (),
+    without: Sequence[str] = (),
     device: str = "auto",
     tensorboard: bool = False,
 ) -> Path | None:
     """Train what is ordered, in the folder of `run`, where it goes on if it was stopped; the published version.
 
-    It is scored on the files `evaluation`, or else on the pairs that were held out. In a training of many processes the
-    first one publishes; the others get None. Raises TrainingError, StoreError, LoadError.
+    It is scored on the files `evaluation`, but for the sources `without`, or else on the pairs that were held out. In a
+    training of many processes the first one publishes; the others get None. Raises TrainingError, StoreError and
+    LoadError.
     """
     process = PartialState(cpu=_device(device) == "cpu", timeout=PATIENCE)
     if not process.is_main_process:
@@ -84,7 +86,7 @@ def train(
         run.working(order),
         _in_one_line(run),
     ):
-        given = _read_evaluation(order, run, evaluation) if evaluation else None
+        given = _read_evaluation(order, run, evaluation, without) if evaluation else None
         _make_ready(order, run, store, console)
         process.wait_for_everyone()
         if not run.model.exists():
@@ -113,13 +115,12 @@ def _in_one_line(run: Run) -> Iterator[None]:
         raise TrainingError(f"cannot train in {run.folder}: {reason}{what_is_kept(run.folder)}") from error
 
 
-def _read_evaluation(order: Order, run: Run, files: Sequence[str]) -> Dataset:
+def _read_evaluation(order: Order, run: Run, files: Sequence[str], without: Sequence[str]) -> list[Pair]:
     """The pairs to score on, read first of all: what is wrong with them must not be found when training is over."""
     cache = run.folder / "evaluation"
     shutil.rmtree(cache, ignore_errors=True)
-    return read_pairs(
-        files, columns=order.columns, cache=cache, max_bad_share=order.max_bad_share, split="test"
-    ).dataset
+    read = read_pairs(files, columns=order.columns, cache=cache, max_bad_share=order.max_bad_share, split="test")
+    return choose(read.dataset, most=MOST_SCORED, seed=order.recipe.seed, without=without)
 
 
 def _make_ready(order: Order, run: Run, store: Store, console: Console) -> None:
@@ -263,18 +264,18 @@ def _in_bfloat16(recipe: Recipe, device: str) -> bool:
     return torch.cuda.is_bf16_supported() if device == "cuda" else multiplies_bfloat16()
 
 
-def _held_out(order: Order, run: Run) -> Dataset:
-    return _split(load_from_disk(run.measured), order.held_out)[1]
+def _held_out(order: Order, run: Run) -> list[Pair]:
+    pairs = _split(load_from_disk(run.measured), order.held_out)[1]
+    return choose(pairs, most=MOST_SCORED, seed=order.recipe.seed) if len(pairs) else []
 
 
-def _score(pairs: Dataset, order: Order, run: Run, publication: Publication, device: str) -> Evaluation | None:
+def _score(pairs: Sequence[Pair], order: Order, run: Run, publication: Publication, device: str) -> Evaluation | None:
     """What the trained model writes for pairs that it has not seen; None where there are none."""
-    if not len(pairs):
+    if not pairs:
         return None
     model = load(run.model, _draft(order, run, publication), device=device)
-    chosen = choose(pairs, most=MOST_SCORED, seed=order.recipe.seed)
-    with watched("scoring", len(chosen)) as progress:
-        return evaluate(model, chosen, progress=progress)
+    with watched("scoring", len(pairs)) as progress:
+        return evaluate(model, pairs, progress=progress)
 
 
 def _publish(order: Order, run: Run, publication: Publication, scored: Evaluation | None, store: Store) -> Path:
