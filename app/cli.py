@@ -234,7 +234,10 @@ def train(
     licence: Annotated[str, typer.Option(help="Of the weights, for the manifest.")] = "unknown",
     notes: Annotated[Path | None, typer.Option(help="Markdown for the end of the model card.")] = None,
     run: Annotated[
-        Path | None, typer.Option(help="The folder it works in and goes on from. [default: training/NAME]")
+        Path | None,
+        typer.Option(  # torchrun takes --run for the beginning of an option of its own
+            "--run", "--run-folder", help="The folder it works in and goes on from. [default: training/NAME]"
+        ),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write what TensorBoard shows.")] = False,
     store: Annotated[Path, typer.Option("--model-store", help="The folder of models.")] = Path("model_store"),

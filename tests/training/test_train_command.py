@@ -104,7 +104,7 @@ class Place:
     def arguments(self, run: str, *more: str, pairs: tuple[Path, ...] = (), name: str = "tiny") -> list[str]:
         return [
             *map(str, pairs or (self.pairs,)),
-            *("--base", str(self.base), "--name", name, "--run", str(self.folder / run)),
+            *("--base", str(self.base), "--name", name, "--run-folder", str(self.folder / run)),
             *("--model-store", str(self.folder / "store"), "--device", "cpu", "--precision", "float32"),
             *("--max-source-tokens", "64", "--batch", "4", "--epochs", "1", "--save-every", "2", "--log-every", "2"),
             *("--warmup", "0", "--rate", "1e-3", "--held-out", "0.05", *more),
