@@ -127,6 +127,8 @@ def _shown(answer: Answer, request_id: str) -> schemas.HeadlineAnswer:
                 chars=found.chars,
                 words=found.words,
                 missing=list(found.missing),
+                supported=not found.unsupported,
+                unsupported=[schemas.Unsupported(**asdict(claim)) for claim in found.unsupported],
             )
             for found in answer.headlines
         ],

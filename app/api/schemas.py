@@ -101,12 +101,23 @@ class ModelName(Example):
     version: Annotated[str, Field(examples=["1"])]
 
 
+class Unsupported(Example):
+    text: Annotated[str, Field(examples=["2019"])]
+    start: Annotated[int, Field(description="Where it begins in the headline's text.", examples=[14])]
+    end: Annotated[int, Field(examples=[18])]
+    kind: Literal["name", "number"]
+
+
 class Headline(Example):
     text: Annotated[str, Field(examples=["NASA's Perseverance rover lands on Mars"])]
     score: Annotated[float, Field(description="Mean log-probability per token.", le=0, examples=[-0.41])]
     chars: Annotated[int, Field(description="Code points.", examples=[39])]
     words: Annotated[int, Field(examples=[6])]
     missing: Annotated[list[str], Field(description="The phrases of `include` that it lacks.", examples=[[]])]
+    supported: Annotated[bool, Field(description="Whether the article has all its names and numbers.", examples=[True])]
+    unsupported: Annotated[
+        list[Unsupported], Field(description="Names and numbers in it that the article lacks.", examples=[[]])
+    ]
 
 
 class Article(Example):

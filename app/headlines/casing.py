@@ -93,10 +93,12 @@ class _Words:
         return word if is_acronym or is_mixed or is_confirmed else None
 
     def _is_shouting(self) -> bool:
-        """Whether capitals tell nothing of acronyms, all being capitals."""
-        unknown = [word for word, name in zip(self._words, self._names, strict=True) if not name]
-        has_long = any(_letters(word) >= LONG for word in unknown)
-        return has_long and all(word.isupper() for word in self._words if _letters(word) > 1)
+        """Whether capitals tell nothing of acronyms, all words having them, here or as names in the article."""
+        columns = list(zip(self._words, self._names, strict=True))
+        has_long = any(_letters(word) >= LONG for word, name in columns if not name)
+        return has_long and all(
+            (name or word).isupper() or word.isupper() for word, name in columns if _letters(word) > 1
+        )
 
     def _is_in_title_case(self) -> bool:
         """Whether capitals tell nothing of names, nearly all long words having one."""

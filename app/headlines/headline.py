@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from app.headlines.phrases import contains, fold, has_words
+from app.headlines.support import Unsupported
 
 Case = Literal["model", "sentence", "title"]
 WORD = re.compile(r"\w+")
@@ -15,6 +16,7 @@ OPEN = re.compile(
     r"([,:;–—(-]|(?:^|\s)(?:a|an|and|as|at|but|by|for|from|in|into|its|nor|of|on|or|over|per|the|their|to|via|vs|with))$",
     re.IGNORECASE,
 )
+NEAR = 0.3  # nats a token between headlines that are about as likely
 T = TypeVar("T")
 
 
@@ -105,11 +107,13 @@ class Impossible(Exception):
 
 @dataclass(frozen=True)
 class Headline:
-    """A headline, its mean log-probability per token by the model (natural log), and the wanted phrases it lacks."""
+    """A headline, its mean log-probability per token by the model (natural log), the wanted phrases that it lacks, and
+    the names and numbers in it that its article lacks."""
 
     text: str
     score: float
     missing: tuple[str, ...] = ()
+    unsupported: tuple[Unsupported, ...] = ()
 
     @property
     def chars(self) -> int:
@@ -119,6 +123,24 @@ class Headline:
     @property
     def words(self) -> int:
         return len(self.text.split())
+
+
+def best_first(headlines: Iterable[Headline]) -> list[Headline]:
+    """Those with all wanted phrases first, and last those with bytes that are no text, as of a script never learnt.
+
+    Else in the order given, but of those about as likely as the next one that with the fewest inventions goes first.
+    """
+    left, ordered = sorted(headlines, key=_rank), []
+    while left:
+        rivals = (headline for headline in left if _rank(headline) == _rank(left[0]))
+        near = (headline for headline in rivals if headline.score >= left[0].score - NEAR)
+        ordered.append(min(near, key=lambda headline: len(headline.unsupported)))
+        left.remove(ordered[-1])
+    return ordered
+
+
+def _rank(headline: Headline) -> tuple[int, bool]:
+    return len(headline.missing), "\ufffd" in headline.text
 
 
 def tidy(text: str) -> str:

@@ -7,8 +7,9 @@ articles and press releases write in lower case).
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Literal
 
@@ -113,24 +114,43 @@ class Unsupported:
     kind: Kind
 
 
+class Support:
+    """What an article says, to hold headlines against; it is read when the first name or number is looked for.
+
+    Names are known in English only: in other languages, such as German, not only they have capitals.
+    """
+
+    def __init__(self, article: str, *, language: str = "en") -> None:
+        self._text = article
+        self._knows_names = language in ("en", "unknown")
+
+    def unsupported(self, headline: str) -> list[Unsupported]:
+        """The names and numbers of the headline that the article does not contain, in their order."""
+        return [claim for claim, place in self._places(headline) if place is None]
+
+    def ends(self, headline: str) -> int | None:
+        """How far into the article (characters) its every name and number is found; None: some are not there."""
+        places = [place for _, place in self._places(headline)]
+        return None if None in places else max(map(int, filter(None, places)), default=0)
+
+    def _places(self, headline: str) -> list[tuple[Unsupported, int | None]]:
+        names = _names(headline) if self._knows_names else []
+        claims = sorted([*names, *_numbers(headline)], key=lambda claim: claim.start)
+        return [(claim, self._article.place(claim)) for claim in claims]
+
+    @cached_property
+    def _article(self) -> "_Article":
+        return _Article(self._text)
+
+
 def unsupported(headline: str, article: str) -> list[Unsupported]:
     """The names and numbers of the headline that the article does not contain, in their order."""
-    return [claim for claim, place in _places(headline, article) if place is None]
+    return Support(article).unsupported(headline)
 
 
 def support_ends(headline: str, article: str) -> int | None:
     """How far into the article (characters) one must read to find every name and number; None: some are not there."""
-    places = [place for _, place in _places(headline, article)]
-    return None if None in places else max(map(int, filter(None, places)), default=0)
-
-
-def _places(headline: str, article: str) -> list[tuple[Unsupported, int | None]]:
-    claims = [*_names(headline), *_numbers(headline)]
-    if not claims:
-        return []
-    source = _Article(article)
-    found = [(claim, source.place(claim)) for claim in claims]
-    return sorted(found, key=lambda pair: pair[0].start)
+    return Support(article).ends(headline)
 
 
 def _names(headline: str) -> list[Unsupported]:
@@ -231,9 +251,8 @@ class _Article:
                 self._initials.setdefault("".join(letter for letter, big in run[start:] if big), word.end())
 
 
-def _earliest(places: "object") -> int | None:
-    found = [place for place in places if place is not None]  # type: ignore[attr-defined]
-    return min(found, default=None)
+def _earliest(places: Iterable[int | None]) -> int | None:
+    return min((place for place in places if place is not None), default=None)
 
 
 def _key(word: str) -> str:

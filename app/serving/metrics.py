@@ -61,6 +61,11 @@ class Metrics:
         self.truncated_articles = Counter(
             "headline_truncated_articles", "Articles too long for the model.", registry=registry
         )
+        self.unsupported_headlines = Counter(
+            "headline_unsupported_headlines",
+            "Answered headlines with names or numbers that their articles lack.",
+            registry=registry,
+        )
         self.waiting_requests = Gauge("headline_waiting_requests", "Articles that wait.", registry=registry)
         self.waiting_tokens = Gauge(
             "headline_waiting_tokens", "Tokens that wait, counted as MAX_BATCH_TOKENS counts.", registry=registry

@@ -17,9 +17,20 @@ from app.engine.search import Candidate, Wanted
 from app.engine.tokens import Reading
 from app.headlines.article import clean
 from app.headlines.casing import with_case
-from app.headlines.headline import Headline, Impossible, Limits, Wishes, distinct, ends_open, normalised, tidy
+from app.headlines.headline import (
+    Headline,
+    Impossible,
+    Limits,
+    Wishes,
+    best_first,
+    distinct,
+    ends_open,
+    normalised,
+    tidy,
+)
 from app.headlines.overlap import expected_overlap
 from app.headlines.phrases import missing, spelled_as_in
+from app.headlines.support import Support
 from app.serving.batcher import Batcher, BatchFailed, Closed, DeadlinePassed, QueueFull
 from app.serving.metrics import Metrics
 
@@ -181,6 +192,7 @@ class HeadlineService:
             if wishes.limits:
                 raise Impossible("text", "no headline that obeys all limits could be found for this article")
             raise NoHeadline
+        self._metrics.unsupported_headlines.inc(sum(bool(headline.unsupported) for headline in headlines))
         return Answer(
             model=self._model.info,
             headlines=headlines,
@@ -309,15 +321,15 @@ class HeadlineService:
         if limits.bound_length:
             candidates = _by_what_they_say(texts, limits)
         obeying = [found for found in candidates if normalised(texts[found]) and limits.obeyed_by(texts[found])]
-        headlines = [
-            Headline(texts[found], found.score, tuple(missing(texts[found], limits.include)))
-            for found in _lane_by_lane(obeying)
-        ]
-        # Stable: among equals the order stays. Bytes that are no text come last, as from a script that it never learnt.
-        headlines.sort(key=lambda headline: (len(headline.missing), "\ufffd" in headline.text))
-        chosen = distinct(headlines, key=lambda headline: normalised(headline.text))[: wishes.num_headlines]
-        chosen.sort(key=lambda headline: (len(headline.missing), -headline.score))
-        return [replace(headline, text=with_case(headline.text, wishes.case, article)) for headline in chosen]
+        support = Support(article, language=self._model.info.language)
+
+        def headline(text: str, score: float) -> Headline:
+            return Headline(text, score, tuple(missing(text, limits.include)), tuple(support.unsupported(text)))
+
+        written = (headline(texts[found], found.score) for found in _lane_by_lane(obeying))
+        chosen = distinct(best_first(written), key=lambda headline: normalised(headline.text))[: wishes.num_headlines]
+        chosen = best_first(sorted(chosen, key=lambda headline: -headline.score))
+        return [headline(with_case(found.text, wishes.case, article), found.score) for found in chosen]
 
     async def _warm_up(self) -> None:
         """Run the longest article on every model thread, so that memory and kernels are there before the first one."""

@@ -8,7 +8,8 @@ import torch
 from app.engine.engine import EngineLost, Job
 from app.engine.load import LoadedModel
 from app.engine.search import Candidate
-from app.headlines.headline import normalised, tidy
+from app.headlines.headline import Headline, best_first, normalised, tidy
+from app.headlines.support import Support
 from app.training.errors import TrainingError
 
 Batch = list[int]  # places of its articles
@@ -34,7 +35,7 @@ def write(model: LoadedModel, articles: Sequence[str], *, progress: Callable[[in
         for done in as_completed(running):
             places = running.pop(done)
             for place, candidates in zip(places, done.result().candidates, strict=True):
-                headlines[place] = _best(model, candidates) if articles[place] else ""
+                headlines[place] = _best(model, candidates, articles[place]) if articles[place] else ""
             progress(len(places))
     except (EngineLost, torch.OutOfMemoryError) as error:
         raise TrainingError(f"the model cannot write on {model.info.device}: {error}") from error
@@ -58,7 +59,11 @@ def _batches(model: LoadedModel, jobs: Sequence[Job]) -> Iterator[Batch]:
         yield batch
 
 
-def _best(model: LoadedModel, candidates: Sequence[Candidate]) -> str:
-    """The first that says something; what has bytes that are no text only if there is no other."""
-    texts = [tidy(model.tokenizer.write(candidate.tokens)) for candidate in candidates]
-    return min(filter(normalised, texts), key=lambda text: "\ufffd" in text, default="")
+def _best(model: LoadedModel, candidates: Sequence[Candidate], article: str) -> str:
+    """What the service would answer where nothing is wished."""
+    support = Support(article, language=model.info.language)
+    texts = [(tidy(model.tokenizer.write(candidate.tokens)), candidate.score) for candidate in candidates]
+    written = [
+        Headline(text, score, unsupported=tuple(support.unsupported(text))) for text, score in texts if normalised(text)
+    ]
+    return best_first(written)[0].text if written else ""

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from app.engine.engine import EngineLost
+from app.engine.search import Candidate
 from tests.api.harness import ARTICLE, read_slowly, running
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +22,15 @@ async def test_an_article_gets_a_headline() -> None:
     assert body["id"] == "desk-7"
     assert body["model"] == {"name": "fake", "version": "3"}
     assert body["headlines"] == [
-        {"text": "The council voted to kee", "score": -0.5, "chars": 24, "words": 5, "missing": []}
+        {
+            "text": "The council voted to kee",
+            "score": -0.5,
+            "chars": 24,
+            "words": 5,
+            "missing": [],
+            "supported": True,
+            "unsupported": [],
+        }
     ]
     assert body["article"] == {"tokens": len(ARTICLE), "used_tokens": len(ARTICLE), "truncated": False}
     assert set(body["timing"]) == {"queue_ms", "model_ms", "total_ms"}
@@ -184,6 +193,16 @@ async def test_a_full_queue_is_429_with_retry_after() -> None:
     assert int(refused.headers["Retry-After"]) >= 1
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert ARTICLE not in it.engine.articles
+
+
+async def test_names_that_the_article_lacks_are_told_and_counted() -> None:
+    async with running() as it:
+        it.engine.write = lambda job: [Candidate(tuple(map(ord, "Oslo keeps old library")), -0.5)]  # type: ignore[method-assign]
+        answer = await it.http.post("/headline", json={"text": ARTICLE})
+        assert await it.metric("headline_unsupported_headlines_total") == 1
+    [headline] = answer.json()["headlines"]
+    assert headline["supported"] is False
+    assert headline["unsupported"] == [{"text": "Oslo", "start": 0, "end": 4, "kind": "name"}]
 
 
 async def test_articles_that_are_still_read_count_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

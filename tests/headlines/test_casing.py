@@ -162,6 +162,7 @@ ARTICLES = st.lists(st.sampled_from(WORDS.split()) | st.sampled_from(". x"), max
 @given(HEADLINES, ARTICLES, st.sampled_from(["sentence", "title"]))
 @example("ΟΔΟΣ ΟΔΟΣ", "", "title")
 @example("b123 WXYZ", "", "sentence")
+@example("STRASSE lands", "LANDS", "sentence")
 def test_only_case_changes_and_only_once(headline: str, article: str, case: Case) -> None:
     for text in (article, f"{article} x {headline}. {article}"):
         cased = with_case(headline, case, text)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.headlines.support import is_common, support_ends, unsupported
+from app.headlines.headline import Headline, best_first
+from app.headlines.support import Support, Unsupported, is_common, support_ends, unsupported
 
 OSLO = (
     "OSLO — The Environmental Protection Agency said on Monday that 1,200 homes in Norway lost power. "
@@ -78,6 +79,31 @@ def test_support_ends_where_the_last_name_or_number_was_first_said() -> None:
     assert support_ends("Lunde: homes in Norway lost power", OSLO) == OSLO.index("Lunde") + len("Lunde")
     assert support_ends("homes lost power", OSLO) == 0
     assert support_ends("Bergen lost power", OSLO) is None
+
+
+def test_in_other_languages_only_numbers_are_looked_for() -> None:
+    claims = Support("Die Stadt wählt.", language="de").unsupported("Das Rathaus öffnet 2031")
+    assert [claim.text for claim in claims] == ["2031"]
+
+
+def headline(text: str, score: float, *, lacks: int = 0, invents: int = 0) -> Headline:
+    claims = tuple(Unsupported("x", place, place + 1, "name") for place in range(invents))
+    return Headline(text, score, ("phrase",) * lacks, claims)
+
+
+def test_of_headlines_about_as_likely_the_one_with_the_fewest_inventions_goes_first() -> None:
+    written = [headline("a", -0.5, invents=1), headline("b", -0.7), headline("c", -0.9), headline("d", -0.4, invents=2)]
+    assert [found.text for found in best_first(written)] == ["b", "a", "c", "d"]
+
+
+def test_a_far_less_likely_headline_or_one_that_lacks_a_phrase_does_not_go_first() -> None:
+    written = [
+        headline("a", -0.5, invents=1),
+        headline("b", -1.5),
+        headline("c", -0.5, lacks=1),
+        headline("\ufffd", -0.5),
+    ]
+    assert [found.text for found in best_first(written)] == ["a", "b", "\ufffd", "c"]
 
 
 def test_words_that_are_written_in_lower_case_are_common() -> None:

@@ -247,7 +247,7 @@ def test_a_disk_too_small_for_the_pairs_is_one_line(most: int, place: Place) -> 
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(place: Place) -> None:
-    more = ("--weight", "wire=1", "--held-out", "0", "--schedule", "constant")
+    more = ("--weight", "wire=1", "--held-out", "0", "--schedule", "constant", "--dropout", "0")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     both = subprocess.run(
         [*launcher, "-m", "app", "train", *place.arguments("both", *more)],
