@@ -16,8 +16,8 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
-from torch.testing import assert_close
 from transformers import ByT5Tokenizer
 
 from app.store.store import Store, verify
@@ -264,8 +264,13 @@ def test_two_processes_train_as_one_with_twice_the_batch(place: Place) -> None:
     assert both.stdout.count("headline serve --model tiny") == 1
     one = place.start("one", *more, "--batch", "8", name="one")
     assert one.ended() == 0, one.errors
-    weights = [load_file(place.folder / "store" / name / "1" / "model.safetensors") for name in ("tiny", "one")]
-    assert_close(weights[0], weights[1], atol=2e-4, rtol=1e-2)
+    start = load_file(place.base / "model.safetensors")
+    ours, theirs = (
+        torch.cat([(found[name] - start[name]).flatten() for name in sorted(start)])
+        for found in (load_file(place.folder / "store" / name / "1" / "model.safetensors") for name in ("tiny", "one"))
+    )
+    # Adam makes a step of any gradient, also of one that is but rounding; what counts is where all of them went.
+    assert (ours - theirs).norm() < 0.05 * ours.norm()
     told = [[(line["step"], line["examples"]) for line in place.lines(run)] for run in ("both", "one")]
     assert told[0] == told[1] == [(2, 16), (4, 32), (5, 40)]
     losses = [[line["loss"] for line in place.lines(run)] for run in ("both", "one")]
