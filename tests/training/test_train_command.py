@@ -274,7 +274,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(place: Place) -> None:
     told = [[(line["step"], line["examples"]) for line in place.lines(run)] for run in ("both", "one")]
     assert told[0] == told[1] == [(2, 16), (4, 32), (5, 40)]
     losses = [[line["loss"] for line in place.lines(run)] for run in ("both", "one")]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-3)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 # One line, and nothing half made
