@@ -105,7 +105,7 @@ class Unsupported(Example):
     text: Annotated[str, Field(examples=["2019"])]
     start: Annotated[int, Field(description="Where it begins in the headline's text.", examples=[14])]
     end: Annotated[int, Field(examples=[18])]
-    kind: Literal["name", "number"]
+    kind: Annotated[Literal["name", "number"], Field(examples=["number"])]
 
 
 class Headline(Example):

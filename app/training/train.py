@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, concatenate_datasets
 from rich.console import Console
 from safetensors import SafetensorError
 from transformers import AutoConfig
@@ -135,11 +135,11 @@ def _make_ready(order: Order, run: Run, store: Store, console: Console) -> None:
         with _scratch(run.folder / "reading") as cache, appearing(run.pairs) as folder:
             _read(order, cache, console).dataset.save_to_disk(folder)
     if to_be_made:
-        warm_start(store.resolve(order.base), _texts(load_from_disk(run.pairs)), run.start)
+        warm_start(store.resolve(order.base), _texts(_load(run.pairs)), run.start)
     if not run.measured.exists():
         measure = partial(_measure, base=base or _base(order, run, store), recipe=order.recipe)
         with _scratch(run.folder / "tokenising") as cache, appearing(run.measured) as folder:
-            measured = load_from_disk(run.pairs).map(
+            measured = _load(run.pairs).map(
                 measure,
                 batched=True,
                 batch_size=500,
@@ -168,6 +168,11 @@ def _read(order: Order, cache: Path, console: Console) -> Pairs:
     console.print(f"{len(pairs)} pairs read", highlight=False)
     print_bad_rows(pairs)
     return pairs
+
+
+def _load(folder: Path) -> Dataset:
+    """What was saved there, mapped; not by `load_from_disk`, whose file system swallows an interrupt."""
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
 
 
 def _texts(pairs: Dataset) -> Iterator[str]:
@@ -204,7 +209,7 @@ def _lengths(texts: list[str], base: Base) -> list[int]:
 
 def _fit(order: Order, run: Run, store: Store, console: Console, device: str, tensorboard: bool) -> None:
     base, recipe, on = _base(order, run, store), order.recipe, _device(device)
-    taught = _split(load_from_disk(run.measured), order.held_out)[0]
+    taught = _split(_load(run.measured), order.held_out)[0]
     if not len(taught):
         raise TrainingError("no pair is left to learn from")
     if on == "cpu":
@@ -265,7 +270,7 @@ def _in_bfloat16(recipe: Recipe, device: str) -> bool:
 
 
 def _held_out(order: Order, run: Run) -> list[Pair]:
-    pairs = _split(load_from_disk(run.measured), order.held_out)[1]
+    pairs = _split(_load(run.measured), order.held_out)[1]
     return choose(pairs, most=MOST_SCORED, seed=order.recipe.seed) if len(pairs) else []
 
 
@@ -316,4 +321,4 @@ def _draft(order: Order, run: Run, publication: Publication) -> Manifest:
 
 def _counts(run: Run) -> dict[str, int]:
     """How many pairs each source has, the largest first."""
-    return dict(Counter(load_from_disk(run.measured)["source"]).most_common())
+    return dict(Counter(_load(run.measured)["source"]).most_common())
