@@ -38,7 +38,7 @@ class Base:
     prefix: str
 
 
-def load_base(folder: Path, recipe: Recipe, *, attention: str = "sdpa") -> Base:
+def load_base(folder: Path, recipe: Recipe) -> Base:
     """The model of a transformers folder. Raises TrainingError for one that does not turn texts into texts."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -55,7 +55,7 @@ def load_base(folder: Path, recipe: Recipe, *, attention: str = "sdpa") -> Base:
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation=attention,
+            attn_implementation="sdpa",
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -115,7 +115,7 @@ def _on_disk(first: dict[str, str], rest: Iterator[dict[str, str]], cache: Path)
 
     disable_progress_bars()
     try:
-        # The fingerprint names the folder: rows that were read before are read again, files may have changed.
+        # The fingerprint names the folder in `cache`, which has to be empty: what is there under it is taken as it is.
         return Dataset.from_generator(every, features=FEATURES, cache_dir=str(cache), fingerprint="pairs")
     except DatasetGenerationError as error:
         raise (error.__cause__ if isinstance(error.__cause__, TrainingError | OSError) else error) from error

@@ -286,7 +286,7 @@ def _example(evaluation: Evaluation, place: int) -> str:
 def _marked(headline: str, article: str) -> str:
     """The headline as HTML, what its article lacks marked."""
     html, end = "", 0
-    for part in sorted(unsupported(headline, article), key=lambda part: part.start):
+    for part in unsupported(headline, article):
         html += f"{escape(headline[end : part.start])}<mark title='{escape(part.kind)}'>{escape(part.text)}</mark>"
         end = part.end
     return html + escape(headline[end:])

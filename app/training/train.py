@@ -240,6 +240,8 @@ def _fit(order: Order, run: Run, store: Store, console: Console, device: str, te
 
 def _split(pairs: Dataset, share: float) -> tuple[Dataset, Dataset]:
     """The pairs to learn from, and the share to be scored on: always the same of the same articles."""
+    if not share:
+        return pairs, pairs.select([])
     held = np.fromiter((_is_held_out(article, share) for article in _articles(pairs)), dtype=bool, count=len(pairs))
     if held.all():  # a single pair is there to be learnt
         held[:] = False
