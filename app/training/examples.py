@@ -3,7 +3,6 @@
 Every example depends on the seed and its own place only, so a training that goes on after a stop sees the same ones.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +11,12 @@ from datasets import Dataset
 from torch.utils.data import Dataset as Examples
 from transformers import PreTrainedTokenizerBase
 
+from app.headlines.support import support_ends
+from app.training.augment import Augment, split_first
 from app.training.errors import TrainingError
 from app.training.plan import Plan, Task
 from app.training.recipe import Recipe
 
-SENTENCE_END = re.compile(r"(?<=[.!?][\"”’')\]]) +|(?<=[^.][^.][.!?]) +(?=[A-Z0-9\"“‘'(])")
 CHARS_PER_TOKEN = 12  # more characters a token than any article has
 STRETCH = 61  # tokens of a text whose holes are filled in
 HOLES = 0.3  # of its tokens
@@ -30,6 +30,7 @@ class Tokenised(Examples[dict[str, list[int]]]):
     def __init__(self, pairs: Dataset, plan: Plan, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, prefix: str):
         self._pairs, self._plan, self._recipe = pairs, plan, recipe
         self._tokenizer, self._prefix = tokenizer, prefix
+        self._augment = Augment(recipe, self._article)
         self._hole = mask_token(tokenizer) if recipe.infill else None
         self._before, self._after = marks(tokenizer)
 
@@ -46,8 +47,24 @@ class Tokenised(Examples[dict[str, list[int]]]):
             case Task.FIRST_SENTENCE:
                 first, rest = split_first(pair["article"])
                 return self._example(rest, first, limit, FIRST)
-        article = augmented(pair["article"], self._recipe, random)
-        return self._example(article, pair["headline"], limit, self._recipe.max_target_tokens)
+        plain = pair["article"], pair["headline"]
+        article, headline = changed = self._augment(*plain, random)
+        if self._recipe.supported_only and changed != plain and not self._is_supported(headline, article, limit):
+            article, headline = plain
+        return self._example(article, headline, limit, self._recipe.max_target_tokens)
+
+    def _article(self, random: np.random.Generator) -> str:
+        """That of any pair."""
+        return str(self._pairs[int(random.integers(len(self._pairs)))]["article"])
+
+    def _is_supported(self, headline: str, article: str, limit: int) -> bool:
+        """Whether all that the headline names is still in what is seen of the article."""
+        end = support_ends(headline, article)
+        return end is not None and len(self._tokens(self._prefix + article[:end])) <= limit
+
+    def _tokens(self, text: str) -> list[int]:
+        tokens: list[int] = self._tokenizer(text, verbose=False)["input_ids"]
+        return tokens
 
     def _example(self, text: str, target: str, limit: int, target_limit: int) -> dict[str, list[int]]:
         text = self._prefix + text[: limit * CHARS_PER_TOKEN]
@@ -92,60 +109,16 @@ def mask_token(tokenizer: Any) -> int:
 
 
 def with_holes(tokens: Sequence[int], hole: int | None, random: np.random.Generator) -> list[int]:
-    """The tokens with about `HOLES` of them gone, one `hole` for each run (Lewis et al. 2020)."""
-    kept: list[int] = []
-    place, left = 0, round(HOLES * len(tokens))
-    while place < len(tokens):
-        if left > 0 and random.random() < HOLES / HOLE * 1.4:
-            length = min(left, 1 + int(random.poisson(HOLE - 1)))
-            kept.append(hole or 0)
-            place, left = place + length, left - length
-        else:
-            kept.append(tokens[place])
-            place += 1
-    return kept
-
-
-def split_first(article: str) -> tuple[str, str]:
-    """The first sentence and the rest; half and half where there is but one."""
-    end = SENTENCE_END.search(article, 30)
-    middle = end.start() if end else article.rfind(" ", 0, len(article) // 2)
-    return article[: max(middle, 1)].strip(), article[max(middle, 1) :].strip()
-
-
-def augmented(article: str, recipe: Recipe, random: np.random.Generator) -> str:
-    """The article as the recipe's noise leaves it."""
-    chances = random.random(3)
-    if chances[0] < recipe.drop_sentence:
-        article = without_sentence(article, random)
-    if chances[1] < recipe.shuffle_sentences:
-        article = shuffled(article, random)
-    if chances[2] < recipe.noise:
-        article = noisy(article, random)
-    return article
-
-
-def without_sentence(article: str, random: np.random.Generator) -> str:
-    """The article without its first, second or third sentence, where it has more than that."""
-    sentences = SENTENCE_END.split(article)
-    if len(sentences) > 3:
-        sentences.pop(int(random.integers(0, 3)))
-    return " ".join(sentences)
-
-
-def shuffled(article: str, random: np.random.Generator) -> str:
-    """The article with its first four sentences in another order."""
-    sentences = SENTENCE_END.split(article)
-    head = [sentences[place] for place in random.permutation(min(4, len(sentences)))]
-    return " ".join(head + sentences[4:])
-
-
-def noisy(article: str, random: np.random.Generator) -> str:
-    """The article all in lower case, all in capitals, or without its commas, quotes and dashes."""
-    match int(random.integers(0, 3)):
-        case 0:
-            return article.lower()
-        case 1:
-            return article.upper()
-        case _:
-            return re.sub(r"[,;:\"“”‘’()–—]", "", article)
+    """The tokens with `HOLES` of them gone, one `hole` for each run (Lewis et al. 2020)."""
+    gone = round(HOLES * len(tokens))
+    number = -(-gone // HOLE)
+    if not gone:
+        return list(tokens)
+    lengths = 1 + random.multinomial(gone - number, np.full(number, 1 / number))  # Poisson's whose sum is known
+    kept = np.sort(random.choice(len(tokens) - gone + 1, number, replace=False))  # tokens before each hole
+    holed: list[int] = []
+    place = 0
+    for start, length in zip(kept + np.cumsum(lengths) - lengths, lengths, strict=True):
+        holed += [*tokens[place:start], hole or 0]
+        place = start + length
+    return [*holed, *tokens[place:]]

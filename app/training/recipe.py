@@ -44,6 +44,7 @@ class Recipe(BaseModel):
     drop_sentence: float = Field(0, ge=0, lt=1, description="The share of articles that lose an early sentence.")
     shuffle_sentences: float = Field(0, ge=0, lt=1, description="The share of articles with shuffled first sentences.")
     noise: float = Field(0, ge=0, lt=1, description="The share of articles with wrong case and lost punctuation.")
+    rename: float = Field(0, ge=0, lt=1, description="The share of pairs whose names are exchanged for made-up ones.")
     adversarial: float = Field(0, ge=0, le=10, description="FGM: the length of the step on the embeddings; 0 is none.")
 
     @classmethod

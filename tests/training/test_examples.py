@@ -1,6 +1,8 @@
 """A row of the plan becomes tokens: a headline from its article, a stretch from its holes, a lead from the rest."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -11,26 +13,22 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from app.headlines.support import unsupported
+from app.training.augment import split_first
 from app.training.errors import TrainingError
 from app.training.examples import (
     FIRST,
     HOLES,
     STRETCH,
     Tokenised,
-    augmented,
     marks,
     mask_token,
-    noisy,
-    shuffled,
-    split_first,
     with_holes,
-    without_sentence,
 )
 from app.training.plan import Plan, Task
 from app.training.recipe import Recipe
 
 ARTICLE = 'One fell, at last. Two rose. “Three stayed.” Four left (early). Five: the end of all "things" – it said.'
-SENTENCES = ["One fell, at last.", "Two rose.", "“Three stayed.”", "Four left (early).", ARTICLE[64:]]
 LONG = " ".join(f"Sentence number {number} is here." for number in range(80))
 HOLE = -7
 
@@ -58,7 +56,9 @@ def examples(
     tokenizer: Any, *, article: str = LONG, task: Task = Task.HEADLINE, limit: int = 512, number: int = 1, **of: Any
 ) -> Tokenised:
     prefix = of.pop("prefix", "")
-    pairs = Dataset.from_list([{"article": article, "headline": "Two rose", "source": "", "where": ""}])
+    pair = {"article": article, "headline": of.pop("headline", "Two rose"), "source": "", "where": ""}
+    others = [{**pair, "article": text} for text in of.pop("others", ())]
+    pairs = Dataset.from_list([pair, *others])
     rows = [np.full(number, value, np.int32) for value in (0, task, limit)]
     return Tokenised(pairs, Plan(*rows), Recipe(**of), tokenizer, prefix)
 
@@ -132,16 +132,28 @@ def test_filled_holes_give_back_the_stretch(length: int, seed: int) -> None:
     holed = with_holes(tokens, HOLE, np.random.default_rng(seed))
     kept = [token for token in holed if token != HOLE]
     assert fill(holed, tokens, HOLE)
-    assert len(tokens) - len(kept) <= round(HOLES * length)
+    assert len(tokens) - len(kept) == round(HOLES * length)
+    assert (HOLE, HOLE) not in pairwise(holed)
 
 
-def test_about_three_tenths_are_in_holes_of_about_three() -> None:
+def test_three_tenths_are_in_holes_of_about_three_anywhere() -> None:
     random = np.random.default_rng(1)
     holed = [with_holes(range(STRETCH), HOLE, random) for _ in range(2000)]
-    gone = sum(STRETCH - sum(token != HOLE for token in tokens) for tokens in holed)
+    gone = [set(range(STRETCH)) - set(tokens) for tokens in holed]
     holes = sum(tokens.count(HOLE) for tokens in holed)
-    assert gone / (2000 * STRETCH) == pytest.approx(HOLES, abs=0.04)
-    assert gone / holes == pytest.approx(3, abs=0.3)
+    assert {len(tokens) for tokens in gone} == {round(HOLES * STRETCH)}
+    assert sum(map(len, gone)) / holes == pytest.approx(3, abs=0.2)
+    often = Counter(chain(*gone))
+    assert [often[place] / 2000 for place in range(3, STRETCH - 3)] == pytest.approx([HOLES] * (STRETCH - 6), abs=0.06)
+    assert min(often[0], often[STRETCH - 1]) > 0
+    lengths = Counter(len(list(run)) for tokens in holed for run in runs(set(range(STRETCH)) - set(tokens)))
+    assert set(range(1, 8)) <= set(lengths)
+
+
+def runs(places: set[int]) -> Iterator[list[int]]:
+    """Places that are neighbours, together."""
+    for _, run in groupby(enumerate(sorted(places)), lambda numbered: numbered[1] - numbered[0]):
+        yield [place for _, place in run]
 
 
 def test_a_stretch_with_holes_becomes_the_whole_stretch(tokenizer: Any) -> None:
@@ -217,41 +229,7 @@ def test_the_first_sentence_and_the_rest_are_the_article(article: str) -> None:
     assert "".join(split_first(article)).replace(" ", "") == article.replace(" ", "")
 
 
-# Noise
-
-
-def test_a_sentence_of_the_first_three_is_lost() -> None:
-    random = np.random.default_rng(1)
-    lost = {without_sentence(ARTICLE, random) for _ in range(40)}
-    assert lost == {" ".join(SENTENCES[:place] + SENTENCES[place + 1 :]) for place in range(3)}
-    assert without_sentence("One fell. Two rose. Three stayed.", random) == "One fell. Two rose. Three stayed."
-
-
-def test_the_first_four_sentences_change_places() -> None:
-    random = np.random.default_rng(1)
-    orders = {shuffled(ARTICLE, random) for _ in range(300)}
-    assert len(orders) == 24
-    assert all(text.endswith(SENTENCES[4]) for text in orders)
-    assert {"".join(sorted(text)) for text in orders} == {"".join(sorted(ARTICLE))}
-
-
-def test_noise_is_in_case_or_punctuation() -> None:
-    random = np.random.default_rng(1)
-    bare = "One fell at last. Two rose. Three stayed. Four left early. Five the end of all things  it said."
-    assert {noisy(ARTICLE, random) for _ in range(40)} == {ARTICLE.lower(), ARTICLE.upper(), bare}
-
-
-@pytest.mark.parametrize("option", ["drop_sentence", "shuffle_sentences", "noise"])
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_noise_comes_at_its_rate(option: str, rate: float) -> None:
-    seeds = range(600)
-    changed = [augmented(ARTICLE, Recipe(**{option: rate}), np.random.default_rng(seed)) != ARTICLE for seed in seeds]
-    most = rate * (1 - 1 / 24) if option == "shuffle_sentences" else rate
-    assert np.mean(changed) == pytest.approx(most, abs=0.07)
-
-
-def test_without_the_options_articles_stay_as_they_are() -> None:
-    assert all(augmented(ARTICLE, Recipe(), np.random.default_rng(seed)) == ARTICLE for seed in range(100))
+# Changed pairs
 
 
 def test_headlines_and_other_tasks_are_spared_the_noise() -> None:
@@ -261,3 +239,44 @@ def test_headlines_and_other_tasks_are_spared_the_noise() -> None:
     assert first[0] == quiet[0]
     heard = examples(ByT5Tokenizer(), number=9, **loud)
     assert {text_of(ByT5Tokenizer(), heard[place]["labels"]) for place in range(9)} == {"Two rose"}
+
+
+NAMED = "It snowed. Kwame left at noon. One fell. Two rose."
+LENDERS = ["Wolfeschlegelsteinhausenbergerdorff and Papadimitrakopoulos went to Kuala and Lumpur."] * 3
+READ = len("It snowed. Kwame") + 1  # ByT5's tokens: bytes, and the mark at the end
+
+
+def shown(article: str = NAMED, headline: str = "Kwame leaves", **of: Any) -> list[tuple[str, str]]:
+    """What is seen and what is written, in two hundred examples of a pair."""
+    tokenizer = ByT5Tokenizer()
+    given = examples(tokenizer, article=article, headline=headline, others=LENDERS, number=200, **of)
+    return [
+        (text_of(tokenizer, one["input_ids"]), text_of(tokenizer, one["labels"]))
+        for one in map(given.__getitem__, range(200))
+    ]
+
+
+def test_names_are_exchanged_in_what_is_seen_and_written() -> None:
+    texts = shown(rename=0.9)
+    names = [headline.removesuffix(" leaves") for _, headline in texts]
+    assert len(set(names)) > 20
+    assert [article for article, _ in texts] == [NAMED.replace("Kwame", name) for name in names]
+
+
+@pytest.mark.parametrize("prefix", ["", "summarize: "])
+def test_a_changed_pair_is_still_supported_by_what_is_seen(prefix: str) -> None:
+    changes: dict[str, Any] = {"rename": 0.5, "drop_sentence": 0.3, "shuffle_sentences": 0.3, "noise": 0.3}
+    texts = shown(supported_only=True, limit=READ + len(prefix) + 3, prefix=prefix, **changes)
+    assert not [(article, headline) for article, headline in texts if unsupported(headline, article)]
+    assert len(set(texts)) > 10
+
+
+def test_what_cannot_be_changed_is_shown_as_it_is() -> None:
+    texts = shown(supported_only=True, limit=READ, drop_sentence=0.5, rename=0.5)
+    assert ("It snowed. Kwame", "Kwame leaves") in texts
+    assert not [(article, headline) for article, headline in texts if unsupported(headline, article)]
+
+
+def test_without_the_option_nobody_asks_whether_it_is_supported() -> None:
+    texts = shown(limit=READ, rename=0.5)
+    assert [(article, headline) for article, headline in texts if unsupported(headline, article)]
