@@ -255,7 +255,6 @@ def train(
         from app.training.pairs import Columns
         from app.training.recipe import Recipe, parse_weights
         from app.training.run import Order, Run
-        from app.training.trainer import last_checkpoint
     except ModuleNotFoundError as error:
         raise CommandError(f"{error}: install the extra: pip install 'headline-service[train]'") from error
     from rich.console import Console
@@ -264,7 +263,7 @@ def train(
         raise CommandError("give either --base or --warm-start")
     if tensorboard and find_spec("tensorboard") is None:
         raise CommandError("--tensorboard needs the extra: pip install 'headline-service[tensorboard]'")
-    folder = run or Path("training") / name
+    place = Run(run or Path("training") / name)
     try:
         order = Order(
             sources=tuple(pairs),
@@ -287,7 +286,7 @@ def train(
             order,
             publication,
             store=Store(store),
-            run=Run(folder),
+            run=place,
             console=Console(),
             evaluation=evaluation or (),
             without=without or (),
@@ -297,8 +296,7 @@ def train(
     except (TrainingError, LoadError) as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
-        last = last_checkpoint(folder)
-        _fail(f"interrupted; the same command goes on from {last or 'the start'}", code=130)
+        _fail(f"interrupted; {training.goes_on(place)}", code=130)
     if published:
         print(f"{published}: headline serve --model {name}")
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from uuid import uuid4
@@ -70,6 +70,16 @@ def appearing(target: Path) -> Iterator[Path]:
         sync(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)  # gone already where all went well
+
+
+@contextmanager
+def gone_if_empty(folder: Path) -> Iterator[None]:
+    """In the end the folder goes if there is nothing in it."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def sync(path: Path) -> None:

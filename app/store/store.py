@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from app.store.files import STANDARD, WEIGHTS, copy, files_of, matching, sha256, sync
+from app.store.files import STANDARD, WEIGHTS, copy, files_of, gone_if_empty, matching, sha256, sync
 from app.store.manifest import FILE, NAME, Manifest, StoreError, first_problem
 
 __all__ = ["Manifest", "Store", "StoreError", "parse", "verify"]
@@ -141,16 +140,15 @@ class Store:
     def _publish(self, files: list[Path], draft: Manifest) -> Path:
         home = self._root / draft.name
         aside = home / f".incoming-{uuid4().hex}"
-        try:
-            aside.mkdir(parents=True)
-            for path in files:
-                copy(path, aside / path.name)
-            digests = {path.name: sha256(aside / path.name) for path in files}
-            return _appear(aside, draft.model_copy(update={"files": digests}))
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)  # gone already where all went well
-            with suppress(OSError):
-                home.rmdir()  # which fails where there are versions
+        with gone_if_empty(home):
+            try:
+                aside.mkdir(parents=True)
+                for path in files:
+                    copy(path, aside / path.name)
+                digests = {path.name: sha256(aside / path.name) for path in files}
+                return _appear(aside, draft.model_copy(update={"files": digests}))
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)  # gone already where all went well
 
     def _manifest(self, name: str, number: int) -> Manifest:
         folder = self._root / name / str(number)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.load import LoadedModel, ModelInfo
-from app.headlines.article import clean
 from app.training.baselines import first_sentence, lead
 from app.training.errors import TrainingError
 from app.training.protocols import PROTOCOLS, Protocol
@@ -118,7 +117,7 @@ class Evaluation:
 def choose(
     dataset: Any, *, most: int | None = None, seed: int = 1, without: Collection[str] = (), protocol: str = "plain"
 ) -> list[Pair]:
-    """The pairs of a `datasets.Dataset` to evaluate on, at most `most` of each source: the same for every model.
+    """The pairs that `read_pairs` has read to evaluate on, at most `most` of each source: the same for every model.
 
     without: sources to leave out. Raises TrainingError where there is none of these, or no pair is left.
     """
@@ -174,7 +173,7 @@ def _measure(
 
 
 def _pair(row: Mapping[str, str], protocol: Protocol) -> Pair:
-    return Pair(protocol.article(clean(row["article"])), row["headline"], row["source"], row["where"])
+    return Pair(protocol.article(row["article"]), row["headline"], row["source"], row["where"])
 
 
 def _sample(places: list[int], most: int | None, seed: str) -> list[int]:

@@ -4,7 +4,7 @@ The whole order is one table made from the seed, so a training that goes on afte
 Knows numbers only: no texts, no tokens, no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -46,6 +46,13 @@ class Measured:
     sources: Sequence[str]
     tokens: Integers  # of the article
     needed: Integers  # tokens up to the last name or number of the headline; -1: the article lacks one
+
+
+def check_weights(weights: Collection[str], sources: Collection[str]) -> None:
+    """Raises TrainingError for a weight whose pattern fits none of the sources."""
+    for pattern in weights:
+        if not any(fnmatchcase(source, pattern) for source in sources):
+            raise TrainingError(f"no source fits the weight {pattern!r}; there is {', '.join(sorted(sources))}")
 
 
 def make_plan(pairs: Measured, recipe: Recipe, *, batch: int) -> Plan:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from app.training.errors import TrainingError
 from app.training.pairs import Columns
@@ -25,6 +26,7 @@ class Order:
     split: str = "train"
     max_bad_share: float = 0.02
     held_out: float = 0.01  # the share of the pairs that is not learnt from, to be scored on
+    processes: int = 1  # that train together: each batch of the plan is for all of them
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "recipe": self.recipe.model_dump()}, indent=1, sort_keys=True)
@@ -78,12 +80,26 @@ class Run:
                 aside = file.with_suffix(".incoming")
                 aside.write_text(order.to_json(), encoding="utf-8")
                 aside.rename(file)
-            if file.read_text(encoding="utf-8") != order.to_json():
-                raise TrainingError(
-                    f"{self.folder} holds a training with other options: give another --run folder, or remove it"
-                )
+            kept = _read(file)
         except OSError as error:
             raise TrainingError(f"cannot train in {self.folder}: {error.strerror}") from error
+        if kept | {"processes": order.processes} != json.loads(order.to_json()):
+            raise TrainingError(
+                f"{self.folder} holds a training with other options: give another --run folder, or remove it"
+            )
+        if kept["processes"] != order.processes:
+            raise TrainingError(
+                f"the training in {self.folder} goes on with as many processes as began it, {kept['processes']}, "
+                f"not {order.processes}; or give another --run folder"
+            )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The order in a file; one that does not tell its processes is of a time when nobody asked."""
+    try:
+        return {"processes": 1, **json.loads(file.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError):  # nobody's order
+        return {}
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 from hashlib import sha256
@@ -23,7 +23,7 @@ from app.engine.linears import multiplies_bfloat16
 from app.engine.load import load
 from app.engine.memory import keep
 from app.headlines.support import support_ends
-from app.store.files import CARD, appearing
+from app.store.files import CARD, appearing, gone_if_empty
 from app.store.manifest import Manifest
 from app.store.store import Store
 from app.training import card
@@ -32,12 +32,12 @@ from app.training.errors import TrainingError
 from app.training.evaluate import Evaluation, Pair, choose, evaluate
 from app.training.examples import CHARS_PER_TOKEN, Tokenised
 from app.training.pairs import Pairs, read_pairs
-from app.training.plan import Measured, make_plan
+from app.training.plan import Measured, check_weights, make_plan
 from app.training.progress import Lines, Shown
 from app.training.recipe import Recipe
 from app.training.report import print_bad_rows, watched
 from app.training.run import Order, Run, only_one
-from app.training.trainer import HeadlineTrainer, what_is_kept
+from app.training.trainer import HeadlineTrainer, last_checkpoint
 from app.training.warm_start import read_encoder, warm_start
 
 MOST_SCORED = 400  # pairs of each source
@@ -74,6 +74,7 @@ def train(
     LoadError.
     """
     process = PartialState(cpu=_device(device) == "cpu", timeout=PATIENCE)
+    order = replace(order, processes=process.num_processes)
     if not process.is_main_process:
         process.wait_for_everyone()  # until the first one has made everything ready
         if not run.model.exists():
@@ -82,7 +83,7 @@ def train(
     home = store.make_home(publication.name)
     with (
         only_one(home, f"{publication.name} is being trained already: another training holds"),
-        _gone_if_empty(home),
+        gone_if_empty(home),
         run.working(order),
         _in_one_line(run),
     ):
@@ -91,18 +92,18 @@ def train(
         process.wait_for_everyone()
         if not run.model.exists():
             _fit(order, run, store, console, device, tensorboard)
-        scored = _score(_held_out(order, run) if given is None else given, order, run, publication, device)
-        return _publish(order, run, publication, scored, store)
+        counts = _counts(run)
+        draft = _draft(order, run, publication, counts)
+        scored = _score(_held_out(order, run) if given is None else given, run, draft, device)
+        text = card.write(draft, order, publication.command, counts, scored, publication.notes)
+        return _publish(run, draft, text, scored, store)
 
 
-@contextmanager
-def _gone_if_empty(home: Path) -> Iterator[None]:
-    """A name that nothing was published under does not stay in the store."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            home.rmdir()  # which fails where there are versions
+def goes_on(run: Run) -> str:
+    """What a training that was stopped does when the same command is given again."""
+    if run.model.exists():
+        return "the training is done, the same command goes on with scoring"
+    return f"the same command goes on from {last_checkpoint(run.folder) or 'the start'}"
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def _in_one_line(run: Run) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(f"cannot train in {run.folder}: {reason}{what_is_kept(run.folder)}") from error
+        raise TrainingError(f"cannot train in {run.folder}: {reason}; {goes_on(run)}") from error
 
 
 def _read_evaluation(order: Order, run: Run, files: Sequence[str], without: Sequence[str]) -> list[Pair]:
@@ -134,6 +135,7 @@ def _make_ready(order: Order, run: Run, store: Store, console: Console) -> None:
     if not run.pairs.exists():
         with _scratch(run.folder / "reading") as cache, appearing(run.pairs) as folder:
             _read(order, cache, console).dataset.save_to_disk(folder)
+    check_weights(order.recipe.weights, _load(run.pairs).unique("source"))
     if to_be_made:
         warm_start(store.resolve(order.base), _texts(_load(run.pairs)), run.start)
     if not run.measured.exists():
@@ -189,21 +191,22 @@ def _base(order: Order, run: Run, store: Store) -> Base:
 def _measure(batch: dict[str, list[str]], *, base: Base, recipe: Recipe) -> dict[str, list[int]]:
     """Of each pair the tokens of its article, and how many of them must be seen for all that its headline names.
 
-    Both end with the marks that the tokenizer sets. -1: the article lacks a name or number of the headline.
+    Both with the task prefix and the marks of the tokenizer. -1: the article lacks a name or number of the headline.
     """
     articles, headlines = batch["article"], batch["headline"]
-    lengths = _lengths([article[: recipe.max_source_tokens * CHARS_PER_TOKEN] for article in articles], base)
+    lengths = _lengths((article[: recipe.max_source_tokens * CHARS_PER_TOKEN] for article in articles), base)
     if not recipe.supported_only:
         return {"tokens": lengths, "needed": [0] * len(articles)}
     ends = [support_ends(headline, article) for headline, article in zip(headlines, articles, strict=True)]
-    openings = _lengths([article[: end or 0] for article, end in zip(articles, ends, strict=True)], base)
+    openings = _lengths((article[: end or 0] for article, end in zip(articles, ends, strict=True)), base)
     return {
         "tokens": lengths,
         "needed": [-1 if end is None else needed for end, needed in zip(ends, openings, strict=True)],
     }
 
 
-def _lengths(texts: list[str], base: Base) -> list[int]:
+def _lengths(articles: Iterable[str], base: Base) -> list[int]:
+    texts = [base.prefix + article for article in articles]
     return [len(tokens) for tokens in base.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]]
 
 
@@ -215,8 +218,7 @@ def _fit(order: Order, run: Run, store: Store, console: Console, device: str, te
     if on == "cpu":
         keep()
     lengths = (np.array(taught[name], dtype=np.int32) for name in ("tokens", "needed"))
-    processes = PartialState().num_processes  # each takes its share of a batch of the plan
-    plan = make_plan(Measured(taught["source"], *lengths), recipe, batch=recipe.batch * processes)
+    plan = make_plan(Measured(taught["source"], *lengths), recipe, batch=recipe.batch * order.processes)
     shown = Shown(console, len(plan))
     trainer = HeadlineTrainer(
         base.model,
@@ -276,18 +278,16 @@ def _held_out(order: Order, run: Run) -> list[Pair]:
     return choose(pairs, most=MOST_SCORED, seed=order.recipe.seed) if len(pairs) else []
 
 
-def _score(pairs: Sequence[Pair], order: Order, run: Run, publication: Publication, device: str) -> Evaluation | None:
+def _score(pairs: Sequence[Pair], run: Run, draft: Manifest, device: str) -> Evaluation | None:
     """What the trained model writes for pairs that it has not seen; None where there are none."""
     if not pairs:
         return None
-    model = load(run.model, _draft(order, run, publication), device=device)
+    model = load(run.model, draft, device=device)
     with watched("scoring", len(pairs)) as progress:
         return evaluate(model, pairs, progress=progress)
 
 
-def _publish(order: Order, run: Run, publication: Publication, scored: Evaluation | None, store: Store) -> Path:
-    draft = _draft(order, run, publication)
-    text = card.write(draft, order, publication.command, _counts(run), scored, publication.notes)
+def _publish(run: Run, draft: Manifest, text: str, scored: Evaluation | None, store: Store) -> Path:
     (run.model / CARD).write_text(text, encoding="utf-8")
     return store.publish(
         run.model,
@@ -303,9 +303,8 @@ def _publish(order: Order, run: Run, publication: Publication, scored: Evaluatio
     )
 
 
-def _draft(order: Order, run: Run, publication: Publication) -> Manifest:
+def _draft(order: Order, run: Run, publication: Publication, counts: Mapping[str, int]) -> Manifest:
     """What the manifest will say of the model but for its number, its scores and its files."""
-    counts = _counts(run)
     prefix = order.recipe.prefix
     return Manifest(
         name=publication.name,

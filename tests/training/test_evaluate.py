@@ -83,7 +83,7 @@ def parroting(model: LoadedModel, parrot: Parrot, **changed: Any) -> LoadedModel
 def dataset(numbers: dict[str, int]) -> Dataset:
     rows = [
         {
-            "article": f"Article &amp; {source} {number}",
+            "article": f"Article &amp; {source} {number}",  # as it was read: no entity any more
             "headline": "Headline",
             "source": source,
             "where": f"f:{number}",
@@ -100,7 +100,7 @@ def test_a_sample_is_the_same_each_time_and_has_no_more_of_a_source() -> None:
     assert [pair.source for pair in chosen] == ["many"] * 5 + ["few"] * 2
     assert choose(found, most=5, seed=1) == chosen
     assert choose(found, most=5, seed=2) != chosen
-    assert [pair.article for pair in choose(found)][:2] == ["Article & many 0", "Article & many 1"]
+    assert [pair.article for pair in choose(found)][:2] == ["Article &amp; many 0", "Article &amp; many 1"]
     assert {pair.source for pair in choose(found, without=["many"])} == {"few"}
 
 

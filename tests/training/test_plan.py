@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.training.errors import TrainingError
-from app.training.plan import WINDOW, Measured, Plan, Task, _grouped, _tasks, make_plan
+from app.training.plan import WINDOW, Measured, Plan, Task, _grouped, _tasks, check_weights, make_plan
 from app.training.recipe import Recipe
 
 LONGEST = 400
@@ -118,6 +118,13 @@ def test_the_first_pattern_that_fits_is_the_weight_and_nought_leaves_out() -> No
     assert len(plan) == 60
     assert "spam" not in drawn
     assert [drawn[name] for name in ("wikinews_a", "wikinews_b", "other")] == pytest.approx([30, 20, 10], abs=1)
+
+
+def test_a_weight_must_fit_a_source() -> None:
+    check_weights({}, ["wire"])
+    check_weights({"w*": 2.0, "wire": 1.0}, ["wire", "press"])
+    with pytest.raises(TrainingError, match=r"no source fits the weight 'wier'; there is press, wire"):
+        check_weights({"w*": 2.0, "wier": 1.0}, ["wire", "press"])
 
 
 # Tasks

@@ -1,6 +1,9 @@
 """From three pairs to what the service answers: read, learnt by heart, scored, published, served."""
 
+import errno
 import json
+import os
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,14 @@ from app.serving.metrics import Metrics
 from app.serving.service import HeadlineService
 from app.settings import Settings
 from app.store.store import Store, StoreError, verify
+from app.training import train as train_module
+from app.training.base import Base
 from app.training.errors import TrainingError
 from app.training.pairs import Columns
+from app.training.plan import make_plan
 from app.training.recipe import Recipe
 from app.training.run import Order, Run, only_one
-from app.training.train import Publication, train
+from app.training.train import Publication, _measure, train
 from tests.engine.models import FAMILIES, build, of
 from tests.training.test_warm_start import a_bert, word_piece
 
@@ -58,7 +64,9 @@ class Workshop:
         folder = self.folder / "base"
         return folder if folder.exists() else save(folder, build("t5"))
 
-    def train(self, *, evaluation: Any = (), device: str = "cpu", name: str = "tiny", **order: Any) -> Path:
+    def train(
+        self, *, evaluation: Any = (), without: Any = (), device: str = "cpu", name: str = "tiny", **order: Any
+    ) -> Path:
         recipe = order.pop("recipe", Recipe(epochs=1, batch=2, precision="float32", max_source_tokens=64))
         given = {"sources": (str(self.pairs),), "base": str(order.pop("base", None) or self.base), "held_out": 0.0}
         published = train(
@@ -68,6 +76,7 @@ class Workshop:
             run=self.run,
             console=Console(file=self.printed, width=200),
             evaluation=[str(file) for file in evaluation],
+            without=without,
             device=device,
         )
         assert published is not None
@@ -172,6 +181,48 @@ def test_a_bert_becomes_a_bart_that_is_trained(workshop: Workshop) -> None:
     assert manifest is not None
     assert manifest.base == f"{encoder}, encoder of a warm start"
     assert json.loads((workshop.folder / "store/tiny/1/config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_what_cannot_be_scored_is_not_published(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(train_module, "evaluate", full)
+    goes_on = "the training is done, the same command goes on with scoring"
+    with pytest.raises(TrainingError, match=f"cannot train in .*run: No space left on device; {goes_on}"):
+        workshop.train(evaluation=[workshop.pairs])
+    workshop.nothing_half_made()
+    assert workshop.run.model.exists()
+
+
+def test_a_source_may_be_left_out_of_the_scores(workshop: Workshop) -> None:
+    spam = write_pairs(workshop.folder / "spam.jsonl", LEARNT)
+    manifest = verify(workshop.train(evaluation=[workshop.pairs, spam], without=["spam"]))
+    assert manifest is not None
+    assert list(manifest.scores["by_source"]) == ["wire"]
+
+
+def test_a_batch_of_the_plan_is_for_all_processes(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfTwo:
+        """The first of two processes, which hears nothing of the other."""
+
+        num_processes, is_main_process = 2, True
+
+        def __init__(self, **_: Any) -> None: ...
+
+        def wait_for_everyone(self) -> None: ...
+
+    asked: list[int] = []
+
+    def plan(*given: Any, batch: int) -> Any:
+        asked.append(batch)
+        return make_plan(*given, batch=batch)
+
+    monkeypatch.setattr(train_module, "PartialState", OfTwo)
+    monkeypatch.setattr(train_module, "make_plan", plan)
+    workshop.train()
+    assert asked == [4]
+    assert json.loads((workshop.run.folder / "order.json").read_text())["processes"] == 2
 
 
 # Held out
@@ -321,6 +372,62 @@ def test_a_name_and_a_folder_are_for_one_at_a_time(workshop: Workshop) -> None:
     with only_one(workshop.run.folder, ""), pytest.raises(TrainingError, match=r"another training runs in .*run"):
         workshop.train()
     workshop.train()
+
+
+def test_a_weight_of_no_source_is_found_before_anything_is_tokenised(workshop: Workshop) -> None:
+    workshop.pairs = write_pairs(workshop.folder / "press.jsonl", LEARNT)
+    sources = (str(workshop.pairs), str(write_pairs(workshop.folder / "wire.jsonl", LEARNT)))
+    recipe = Recipe(weights={"press": 2.0, "wier": 2.0}, batch=2, max_source_tokens=64)
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"no source fits the weight 'wier'; there is press, wire$"):
+            workshop.train(sources=sources, recipe=recipe)
+        assert not workshop.run.measured.exists()
+    encoder = save(workshop.folder / "bert", a_bert(), word_piece())
+    workshop.run = Run(workshop.folder / "warm")
+    with pytest.raises(TrainingError, match="no source fits the weight 'wier'"):
+        workshop.train(sources=sources, recipe=recipe, base=encoder, warm_start=True)
+    assert not workshop.run.start.exists()  # no vocabulary was learnt
+
+
+@pytest.mark.parametrize(("begun", "go_on"), [(1, 2), (2, 1), (None, 2)])
+def test_as_many_processes_go_on_as_began(begun: int | None, go_on: int, tmp_path: Path) -> None:
+    run, order = Run(tmp_path), Order(sources=("wire",), base="base", recipe=Recipe())
+    with run.working(replace(order, processes=begun or 1)):
+        pass
+    file = tmp_path / "order.json"
+    if begun is None:  # as it was written when nobody asked
+        kept = json.loads(file.read_text())
+        del kept["processes"]
+        file.write_text(json.dumps(kept))
+    before = file.read_bytes()
+    with (
+        pytest.raises(TrainingError, match=f"as many processes as began it, {begun or 1}, not {go_on}; or give"),
+        run.working(replace(order, processes=go_on)),
+    ):
+        pytest.fail("it goes on")
+    with pytest.raises(TrainingError, match="other options"), run.working(replace(order, processes=go_on, base="x")):
+        pytest.fail("it goes on")
+    with run.working(replace(order, processes=begun or 1)):
+        assert file.read_bytes() == before
+
+
+def test_an_order_that_cannot_be_read_is_another(tmp_path: Path) -> None:
+    (tmp_path / "order.json").touch()
+    with (
+        pytest.raises(TrainingError, match="other options"),
+        Run(tmp_path).working(Order(sources=("wire",), base="base", recipe=Recipe())),
+    ):
+        pytest.fail("it goes on")
+
+
+def test_what_is_needed_is_measured_with_the_prefix(tmp_path: Path) -> None:
+    """Or else a name at the end of what may be seen falls behind the cut."""
+    base = Base(build("t5"), ByT5Tokenizer(), "summarize: ")
+    recipe = Recipe(supported_only=True, max_source_tokens=64)
+    batch = {"article": ["It snowed in Oslo. Two rose."], "headline": ["Snow in Oslo"]}
+    measured = _measure(batch, base=base, recipe=recipe)
+    seen = "summarize: It snowed in Oslo"
+    assert measured == {"tokens": [len(seen) + len(". Two rose.") + 1], "needed": [len(seen) + 1]}
 
 
 def test_where_nothing_can_be_written_nothing_begins(workshop: Workshop) -> None:

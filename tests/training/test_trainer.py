@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import ByT5Tokenizer, PreTrainedModel, TrainerCallback
 
+from app.training import trainer as trainer_module
 from app.training.base import _set_dropout
 from app.training.errors import TrainingError
 from app.training.progress import Lines, Shown
 from app.training.recipe import Recipe
-from app.training.trainer import COMPLETE, IGNORED, Attack, HeadlineTrainer, last_checkpoint
+from app.training.trainer import COMPLETE, IGNORED, Attack, Average, HeadlineTrainer, last_checkpoint
 from tests.engine.models import FAMILIES, build, of
 
 Example = dict[str, list[int]]
@@ -218,6 +219,45 @@ def test_the_rate_rises_over_a_tenth_of_the_steps_at_most(tmp_path: Path) -> Non
     assert rates[500] == pytest.approx([0, 5e-4] + [1e-3] * 18) or rates[500] == pytest.approx([5e-4] + [1e-3] * 19)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "left"),
+    [
+        ("constant", lambda done: 1),
+        ("linear", lambda done: 1 - done),
+        ("cosine", lambda done: (1 + math.cos(math.pi * done)) / 2),
+    ],
+)
+def test_the_rate_falls_as_the_schedule_says(schedule: str, left: Any, tmp_path: Path) -> None:
+    trainer(tmp_path, schedule=schedule, log_every=1).fit()
+    rates = [1e-3 * left(step / STEPS) for step in range(STEPS + 1)]
+    told = [line["rate"] for line in lines(tmp_path)]
+    assert told in (pytest.approx(rates[1:]), pytest.approx(rates[:-1]))  # that of the next step, or of this one
+
+
+def test_gradients_are_cut_to_length_one(tmp_path: Path) -> None:
+    class Lengths(TrainerCallback):  # type: ignore[misc]
+        """Of the gradients that are stepped along."""
+
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **others: Any) -> None:
+            self.seen.append(float(torch.cat([gradient.flatten() for gradient in gradients(model).values()]).norm()))
+
+    lengths = Lengths()
+    trainer(tmp_path, log_every=1, callbacks=[lengths]).fit()
+    before = [line["gradient"] for line in lines(tmp_path)]
+    assert max(before) > 1
+    assert lengths.seen == pytest.approx([min(1, length) for length in before], rel=1e-3)
+
+
+def test_the_seed_decides_what_is_left_out(tmp_path: Path) -> None:
+    seeds = enumerate((1, 1, 2))
+    one, same, other = (trainer(tmp_path / str(run), dropout=0.3, seed=seed).fit() for run, seed in seeds)
+    torch.testing.assert_close(copied(one), copied(same), rtol=0, atol=0)
+    assert not torch.equal(one.shared.weight, other.shared.weight)
+
+
 # Checkpoints
 
 
@@ -281,6 +321,21 @@ def test_the_last_checkpoint_is_the_newest_complete_one_and_others_go(tmp_path: 
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-9", "checkpoint-10", "checkpoint-final"}
     assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_a_checkpoint_is_complete_when_all_of_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    for last in ((trainer_module, "sync"), (Average, "save")):
+        monkeypatch.setattr(*last, killed)
+        with pytest.raises(Killed):
+            trainer(tmp_path, average=0.8, save_every=2).fit()
+        assert (tmp_path / "checkpoint-2" / "model.safetensors").exists()
+        assert last_checkpoint(tmp_path) is None
 
 
 def test_two_checkpoints_are_kept(tmp_path: Path) -> None:
