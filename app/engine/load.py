@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from app.engine.decoding import Decoding
 from app.engine.engine import Engine
 from app.engine.linears import LAYOUTS, can_lay_out, lay_out, multiplies_bfloat16
 from app.engine.memory import share_arena
+from app.engine.names import Names
 from app.engine.tokens import ArticleTokenizer
 from app.engine.vocabulary import Vocabulary
+from app.headlines.support import knows_names
 from app.store.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,11 @@ class LoadedModel:
     tokenizer: ArticleTokenizer
     workers: int  # how many batches it runs at a time
     max_batch_tokens: int = ON_CPU  # what its device has memory for
+
+    def names(self, tokens: Sequence[int]) -> Names | None:
+        """The names in an article's tokens, to be written as they are; None where it is not known what is a name."""
+        vocabulary = self.engine.vocabulary
+        return Names(tokens, vocabulary) if vocabulary and knows_names(self.info.language) else None
 
 
 def load(

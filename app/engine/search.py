@@ -19,6 +19,7 @@ from app.engine.constraints import OPTIONS, Constrained, Constraints, Continuati
 from app.engine.decoder import Decoder
 from app.engine.decoding import Decoding
 from app.engine.finished import UNFINISHED, Finished, gather
+from app.engine.names import Names, Prices
 from app.engine.rules import Rules
 from app.engine.sampling import Sampler
 from app.engine.vocabulary import Vocabulary
@@ -50,6 +51,7 @@ class Wanted:
 
     limits: Limits = NO_LIMITS
     sampling: Sampling | None = None
+    names: Names | None = None  # that are to be written as the article does
 
 
 ANYTHING = Wanted()
@@ -121,6 +123,12 @@ class _Search:
             if vocabulary is None:
                 raise ValueError("limits need a vocabulary")
             self._constraints = Constraints(limits, vocabulary, ends=self._ends, max_new_tokens=decoding.max_new_tokens)
+        self._prices: Prices | None = None
+        if any(article.names for article in articles):
+            if vocabulary is None:
+                raise ValueError("names need a vocabulary")
+            names = [article.names for article in articles for _ in range(lanes)]
+            self._prices = Prices(names, vocabulary, beams=beams, device=device)
         self._limited = torch.tensor([bool(limit) for limit in limits], device=device)
         self._bounded = torch.tensor([limit.bound_length for limit in limits], device=device)
         # Greedy search ends with its first headline; a longer one could never replace it.
@@ -159,6 +167,8 @@ class _Search:
         normaliser = logits.logsumexp(-1, keepdim=True)
         sequences = self._running[:, : logits.shape[1], :length]
         self._rules.apply(logits.flatten(0, 1), normaliser.flatten(0, 1), sequences.flatten(0, 1))
+        if self._prices is not None:
+            self._running_scores = self._running_scores - self._prices.apply(logits)
         free = logits
         if self._constraints is not None:
             logits = logits.clone()
@@ -168,6 +178,8 @@ class _Search:
             self._cut(logits, free, normaliser, constrained, length)
         scores, beams, tokens = self._continue(logits, normaliser)
         sums = self._running_sums.gather(1, beams) + _log_probabilities(free, normaliser, beams, tokens)
+        if self._prices is not None:
+            sums -= self._prices.changed(beams, tokens)
 
         sequences = gather(self._running, beams)
         sequences[..., length] = tokens
@@ -179,6 +191,9 @@ class _Search:
         self._running_scores, best = (scores + ends * UNFINISHED).topk(self._beams)
         self._running_sums = sums.gather(1, best)
         self._running = gather(sequences, best)
+        if self._prices is not None:
+            before = self._running[..., length - 1] if length > 1 else None
+            self._prices.follow(beams.gather(1, best), self._running[..., length], before)
         self._note_done(length)
         first_row = torch.arange(len(beams), device=beams.device)[:, None] * self._beams
         return (first_row + beams.gather(1, best)).flatten()
@@ -293,6 +308,8 @@ class _Search:
         self._collect(done.repeat_interleave(self._lanes))
         for name in ("_places", "_running", "_running_scores", "_running_sums", "_limited", "_bounded", "_done"):
             setattr(self, name, getattr(self, name)[lanes])
+        if self._prices is not None:
+            self._prices.keep(lanes)
         self._finished.keep(lanes)
         self._cut_short.keep(lanes)
         self._sampler.keep(stay)

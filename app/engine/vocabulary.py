@@ -6,6 +6,7 @@ are longer than what it makes of them, never shorter.
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -28,6 +29,8 @@ class Table(NamedTuple):
     begins_solid: Tensor  # it does not begin with white space: a word begins there, if white space stood before it
     ends_blank: Tensor  # it ends in white space
     continues: Tensor  # a word that stood before it goes on in it
+    ends_word: Tensor  # its last character belongs to a word
+    is_within_word: Tensor  # all its characters do
     is_empty: Tensor  # it adds nothing, as special tokens
     completes: Tensor  # so many bytes at its start belong to a character that was begun before it
     is_part: Tensor  # it is nothing but such bytes
@@ -46,6 +49,8 @@ class Table(NamedTuple):
             continues=torch.tensor(
                 [bool(piece) and (not text or is_word(text[0])) for piece, text in zip(pieces, texts, strict=True)]
             ),
+            ends_word=torch.tensor([bool(_last_word(piece)) for piece in pieces]),
+            is_within_word=torch.tensor([bool(piece) and piece == _last_word(piece) for piece in pieces]),
             is_empty=torch.tensor([not piece for piece in pieces]),
             completes=torch.tensor([_completes(piece) for piece in pieces]),
             is_part=torch.tensor([0 < len(piece) == _completes(piece) for piece in pieces]),
@@ -101,6 +106,47 @@ class Vocabulary:
         anchor = self._tokenizer.encode("a", add_special_tokens=False)
         both = self._tokenizer.encode(f"a {text}", add_special_tokens=False)
         return tuple(both[len(anchor) :])
+
+    @lru_cache(maxsize=20_000)  # noqa: B019 - a vocabulary lives as long as its model
+    def spellings(self, word: bytes) -> tuple[tuple[int, int, int], ...]:
+        """Every way to write the word: (start, token, end) for each token that makes word[start:end] of what is written
+        up to `start`; from 0 on they stand for tokens that may begin with a blank or a mark before the word."""
+        steps, reached = [], {0}
+        for start in range(len(word)):
+            if start not in reached:
+                continue
+            tokens = self._tokens_of if start else self._tokens_ending_in
+            for end in range(start + 1, len(word) + 1):
+                if found := tokens.get(word[start:end]):
+                    steps += [(start, token, end) for token in found]
+                    reached.add(end)
+        return tuple(steps)
+
+    def openings(self) -> Iterator[tuple[int, str]]:
+        """The tokens that end in the beginning of a word behind a blank or a mark of their own, and that beginning."""
+        for beginning, tokens in self._tokens_ending_in.items():
+            text = beginning.decode(errors="ignore")
+            yield from ((token, text) for token in tokens if text and len(self.pieces[token]) > len(beginning))
+
+    @property
+    def size(self) -> int:
+        return len(self.pieces)
+
+    @cached_property
+    def _tokens_of(self) -> dict[bytes, list[int]]:
+        """The tokens of each piece."""
+        tokens = defaultdict(list)
+        for token, piece in enumerate(self.pieces):
+            tokens[piece].append(token)
+        return tokens
+
+    @cached_property
+    def _tokens_ending_in(self) -> dict[bytes, list[int]]:
+        """The tokens that end in each beginning of a word, and have nothing else of a word before it."""
+        tokens = defaultdict(list)
+        for token, piece in enumerate(self.pieces):
+            tokens[_last_word(piece)].append(token)
+        return tokens
 
     @cached_property
     def _folded(self) -> list[str]:
@@ -193,6 +239,20 @@ def _lacks(piece: bytes) -> int:
         if byte < 0b1000_0000:
             break
     return 0
+
+
+def _last_word(piece: bytes) -> bytes:
+    """What the piece ends in of a word, the bytes of a half character too; nothing where it ends in something else."""
+    start = len(piece)
+    while start > 0:
+        character = max(0, start - 1)
+        while character > 0 and piece[character] & 0b1100_0000 == 0b1000_0000:
+            character -= 1
+        text = piece[character:start].decode(errors="ignore")
+        if text and not is_word(text):
+            break
+        start = character
+    return piece[start:]
 
 
 def _words_begun(text: str) -> int:

@@ -7,9 +7,10 @@ articles and press releases write in lower case).
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import Literal
 
@@ -102,6 +103,11 @@ _STATES = """
 # Letters that Unicode does not take apart into a plain one and its accent.
 STROKES = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d"})
 STATES = {short: names[0] for names in map(str.split, _STATES.split(",")) for short in names[1:]}
+# What an article's word lets a headline say: "us" American, "ohio" Oh.
+_LETS_SAY: defaultdict[str, set[str]] = defaultdict(set)
+for _name, _words in [*IRREGULAR.items(), *((short, (state,)) for short, state in STATES.items())]:
+    for _word in _words:
+        _LETS_SAY[_word].add(_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ class Support:
 
     def __init__(self, article: str, *, language: str = "en") -> None:
         self._text = article
-        self._knows_names = language in ("en", "unknown")
+        self._knows_names = knows_names(language)
 
     def unsupported(self, headline: str) -> list[Unsupported]:
         """The names and numbers of the headline that the article does not contain, in their order."""
@@ -141,6 +147,11 @@ class Support:
     @cached_property
     def _article(self) -> "_Article":
         return _Article(self._text)
+
+
+def knows_names(language: str) -> bool:
+    """Whether a capital is what makes a name there, as far as is known."""
+    return language in ("en", "unknown")
 
 
 def unsupported(headline: str, article: str) -> list[Unsupported]:
@@ -171,12 +182,18 @@ def _is_title_case(words: list[str]) -> bool:
 
 def _is_name(word: re.Match[str], headline: str, *, lenient: bool) -> bool:
     text = POSSESSIVE.sub("", word[0])
-    if _key(text) in NOT_NAMES or _key(text) in SPELLED or _key(text) in ORDINALS or len(_key(text)) < 2:
+    if key_of(text) in NOT_NAMES or key_of(text) in SPELLED or key_of(text) in ORDINALS or len(key_of(text)) < 2:
         return False
     if text.isupper() and not headline.isupper():
         return True
     explained = lenient or SENTENCE.search(headline[: word.start()]) is not None
     return not (explained and is_common(text))
+
+
+def is_known(word: str) -> bool:
+    """Whether English writes the word whatever an article is about: common ones, titles, days, states in short."""
+    key = key_of(word)
+    return key in NOT_NAMES or key in STATES or is_common(word)
 
 
 def is_common(word: str) -> bool:
@@ -202,6 +219,20 @@ def _numbers(headline: str) -> list[Unsupported]:
     return digits + spelled
 
 
+def beginnings(article: str) -> set[str]:
+    """The keys of all beginnings of the words and numbers that support a headline's, of other forms of names too."""
+    words = {word[0] for word in PART.finditer(article)} | {number[0] for number in NUMBER.finditer(article)}
+    return set().union(*map(_beginnings, words))
+
+
+@lru_cache(maxsize=50_000)
+def _beginnings(word: str) -> frozenset[str]:
+    plain = key_of(POSSESSIVE.sub("", word))
+    number = SPELLED.get(plain) or ORDINALS.get(plain)
+    forms = {plain, *_plain_names(plain), *_LETS_SAY.get(plain, ()), *([str(number)] if number else ())}
+    return frozenset(form[:end] for form in forms for end in range(1, len(form) + 1))
+
+
 class _Article:
     """Where an article mentions what."""
 
@@ -220,8 +251,8 @@ class _Article:
         """Where the first mention of it ends; None if there is none."""
         if claim.kind == "number":
             return self._place_of_number(claim.text)
-        return _earliest(self._words.get(key) for key in _variants(_key(claim.text))) or self._initials.get(
-            _key(claim.text)
+        return _earliest(self._words.get(key) for key in _variants(key_of(claim.text))) or self._initials.get(
+            key_of(claim.text)
         )
 
     def _place_of_number(self, text: str) -> int | None:
@@ -230,7 +261,7 @@ class _Article:
         return self._numbers.get(value) or _earliest(rounded)
 
     def _learn_word(self, word: re.Match[str]) -> None:
-        key = _key(POSSESSIVE.sub("", word[0]))
+        key = key_of(POSSESSIVE.sub("", word[0]))
         self._words.setdefault(key, word.end())
         for plain in _plain_names(key):
             self._words.setdefault(plain, word.end())
@@ -255,7 +286,7 @@ def _earliest(places: Iterable[int | None]) -> int | None:
     return min((place for place in places if place is not None), default=None)
 
 
-def _key(word: str) -> str:
+def key_of(word: str) -> str:
     """What spellings of one name share: no case, no accents, no points and apostrophes."""
     plain = unicodedata.normalize("NFKD", word.casefold().translate(STROKES))
     return "".join(letter for letter in plain if letter.isalnum())

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from app.engine.engine import Batch, EngineLost, Job
 from app.engine.load import LoadedModel, ModelInfo
+from app.engine.names import Names
 from app.engine.search import Candidate, Wanted
 from app.engine.tokens import Reading
 from app.headlines.article import clean
@@ -71,6 +72,15 @@ class Answer:
     queued: float
     modelled: float
     total: float
+
+
+class _Article(NamedTuple):
+    """An article ready for the engine; the limits' phrases are spelled as it spells them."""
+
+    text: str
+    reading: Reading
+    names: Names | None
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -177,10 +187,10 @@ class HeadlineService:
 
     async def _write(self, article: str, wishes: Wishes, deadline: float | None) -> Answer:
         arrived = perf_counter()
-        text, reading, limits = await self._read_aside(article, wishes.limits)
+        text, reading, names, limits = await self._read_aside(article, wishes.limits)
         self._note(reading)
         queued = modelled = 0.0
-        for job in self._jobs(reading, replace(wishes, limits=limits)):
+        for job in self._jobs(reading, names, replace(wishes, limits=limits)):
             submitted = perf_counter()
             written = await self._submit(job, deadline)
             queued += written.started - submitted
@@ -234,7 +244,7 @@ class HeadlineService:
             return "shutting down"
         return None
 
-    async def _read_aside(self, article: str, limits: Limits) -> tuple[str, Reading, Limits]:
+    async def _read_aside(self, article: str, limits: Limits) -> _Article:
         """Cleaned and tokenised off the event loop; counted meanwhile as one that will wait."""
         self._reading += 1
         try:
@@ -242,20 +252,20 @@ class HeadlineService:
         finally:
             self._reading -= 1
 
-    def _read(self, article: str, limits: Limits) -> tuple[str, Reading, Limits]:
-        """The article's text and tokens, and the limits with their phrases as the article spells them."""
+    def _read(self, article: str, limits: Limits) -> _Article:
         text = clean(article)
         if not text:
             raise NoWords
         include = tuple(spelled_as_in(text, phrase) for phrase in limits.include)
-        return text, self._model.tokenizer.read(text), replace(limits, include=include)
+        reading = self._model.tokenizer.read(text)
+        return _Article(text, reading, self._model.names(reading.tokens), replace(limits, include=include))
 
     def _note(self, reading: Reading) -> None:
         self._metrics.article_tokens.observe(reading.article_tokens)
         if reading.truncated:
             self._metrics.truncated_articles.inc()
 
-    def _jobs(self, reading: Reading, wishes: Wishes) -> Iterator[Job]:
+    def _jobs(self, reading: Reading, names: Names | None, wishes: Wishes) -> Iterator[Job]:
         """The job that looks for what is wished, and then, in case it finds nothing within the limits, a wider one."""
         limits = wishes.limits
         lanes, beams = wishes.num_headlines, self._model.engine.decoding.num_beams
@@ -267,9 +277,9 @@ class HeadlineService:
             beams = max(beams, PHRASE_BEAMS if limits.include else LIMIT_BEAMS)
         if limits.bound_length:
             lanes += 1  # the first writes at any length, for the others to be chosen by
-        yield Job(reading.tokens, beams, lanes, Wanted(limits, wishes.sampling))
+        yield Job(reading.tokens, beams, lanes, Wanted(limits, wishes.sampling, names))
         if limits:
-            yield Job(reading.tokens, WIDEST, 1, Wanted(limits))
+            yield Job(reading.tokens, WIDEST, 1, Wanted(limits, names=names))
 
     async def _submit(self, job: Job, deadline: float | None) -> _Written:
         longest = self._model.engine.decoding.max_new_tokens

@@ -7,7 +7,7 @@ import torch
 
 from app.engine.engine import EngineLost, Job
 from app.engine.load import LoadedModel
-from app.engine.search import Candidate
+from app.engine.search import Candidate, Wanted
 from app.headlines.headline import Headline, best_first, normalised, tidy
 from app.headlines.support import Support
 from app.training.errors import TrainingError
@@ -24,7 +24,7 @@ def write(model: LoadedModel, articles: Sequence[str], *, progress: Callable[[in
 
     `progress` is told how many more are done. Raises TrainingError where the device fails.
     """
-    jobs = [Job(model.tokenizer.read(article).tokens, model.engine.decoding.num_beams) for article in articles]
+    jobs = [_job(model, article) for article in articles]
     headlines = [""] * len(articles)
     pool = ThreadPoolExecutor(model.workers, thread_name_prefix="model")
     try:
@@ -42,6 +42,11 @@ def write(model: LoadedModel, articles: Sequence[str], *, progress: Callable[[in
     finally:
         pool.shutdown(cancel_futures=True)  # who is interrupted waits for running batches only
     return headlines
+
+
+def _job(model: LoadedModel, article: str) -> Job:
+    tokens = model.tokenizer.read(article).tokens
+    return Job(tokens, model.engine.decoding.num_beams, wanted=Wanted(names=model.names(tokens)))
 
 
 def _batches(model: LoadedModel, jobs: Sequence[Job]) -> Iterator[Batch]:

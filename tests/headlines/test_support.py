@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.headlines.headline import Headline, best_first
-from app.headlines.support import Support, Unsupported, is_common, support_ends, unsupported
+from app.headlines.support import Support, Unsupported, beginnings, is_common, support_ends, unsupported
 
 OSLO = (
     "OSLO — The Environmental Protection Agency said on Monday that 1,200 homes in Norway lost power. "
@@ -109,3 +109,20 @@ def test_a_far_less_likely_headline_or_one_that_lacks_a_phrase_does_not_go_first
 def test_words_that_are_written_in_lower_case_are_common() -> None:
     assert all(map(is_common, ["urges", "recalls", "winning", "governor", "Cities"]))
     assert not any(map(is_common, ["Oslo", "Bush", "Nvidia"]))
+
+
+@pytest.mark.parametrize(
+    ("article", "allowed", "foreign"),
+    [
+        ("Łódź won.", ["l", "lo", "lodz"], ["wa", "n"]),
+        ("The U.S. army", ["us", "american"], ["british"]),
+        ("in Ohio", ["ohio", "oh"], ["iowa"]),
+        ("Canadian farmers", ["canada", "canadian"], ["chile"]),
+        ("twelve men", ["12", "1"], ["2"]),
+        ("$1,200 in May", ["1", "12"], ["3"]),
+    ],
+)
+def test_a_headline_may_begin_what_its_article_supports(article: str, allowed: list[str], foreign: list[str]) -> None:
+    known = beginnings(article)
+    assert known.issuperset(allowed)
+    assert known.isdisjoint(foreign)
