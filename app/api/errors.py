@@ -26,6 +26,7 @@ TITLES: Mapping[int, str] = {  # RFC 9110's words; those of Python's HTTPStatus 
     401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",

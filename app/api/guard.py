@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: its id and its record, API keys, the limits of a body."""
+"""What every request passes before a route sees it: its path, its id and record, API keys, the limits of a body."""
 
 import asyncio
 import hmac
@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Set
 from typing import Annotated
+from urllib.parse import unquote
 
 from fastapi import Request
 from pydantic import Field, TypeAdapter, ValidationError
@@ -21,7 +22,21 @@ log = logging.getLogger("app.requests")
 A_DAY = 86_400_000
 Milliseconds = Annotated[int, Field(gt=0, le=A_DAY)]
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+SCHEME_AND_HOST = re.compile(rb"https?://[^/]*", re.IGNORECASE)
 HEALTH = frozenset({"/healthz", "/readyz"})
+
+
+class OriginForm:
+    """Takes the path from a target that names the host too, as clients write it to a proxy (RFC 9112, 3.2.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (host := SCHEME_AND_HOST.match(scope["raw_path"])):
+            raw_path = scope["raw_path"][host.end() :] or b"/"
+            scope = {**scope, "raw_path": raw_path, "path": unquote(raw_path.decode("ascii"))}
+        await self._app(scope, receive, send)
 
 
 class Record:

@@ -2,15 +2,16 @@
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Set
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Body, Header, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from app.api import schemas
+from app.api.document import KEY, REQUESTS, answers
 from app.api.errors import ClientGone
 from app.api.guard import A_DAY, Milliseconds
 from app.headlines.headline import Impossible, Limits, Sampling, Wishes, distinct, tidy
@@ -23,9 +24,14 @@ TEMPERATURE, TOP_P = 1.0, 0.9  # of strategy "sample", unless the client says ot
 TimeLimit = Annotated[Milliseconds, Header(description="A shorter time limit than the service's own.")]
 
 
-def build_router(service: HeadlineService, metrics: Metrics, *, max_article_chars: int) -> APIRouter:
-    """All routes of one service."""
+def build_router(
+    service: HeadlineService, metrics: Metrics, *, max_article_chars: int, open_paths: Set[str] | None = None
+) -> APIRouter:
+    """All routes of one service. `open_paths`: those that need no key; None where no route needs one."""
     router = APIRouter()
+
+    def key(path: str) -> list[Any]:
+        return [] if open_paths is None or path in open_paths else [KEY]
 
     async def headline(
         request: Request,
@@ -35,26 +41,34 @@ def build_router(service: HeadlineService, metrics: Metrics, *, max_article_char
         writing = service.write(body.text, _wishes(body), model=body.model, deadline=request.state.deadline)
         return _shown(await _unless_gone(request, writing), request.state.request_id)
 
-    headline.__annotations__["body"] = schemas.headline_request(max_article_chars)  # this service's limit
+    limited = schemas.headline_request(max_article_chars)  # this service's limit
+    headline.__annotations__["body"] = Annotated[limited, Body(openapi_examples=REQUESTS)]
     router.post(
         "/headline",
+        dependencies=key("/headline"),
         response_model=schemas.HeadlineAnswer,
-        responses=_problems(401, 404, 413, 415, 422, 429, 500, 503, 504),
+        responses=answers(401, 404, 413, 415, 422, 429, 500, 503, 504),
         summary="Write headlines for an article",
     )(headline)
 
-    @router.get("/models", response_model=schemas.Models, responses=_problems(401), summary="The loaded models")
+    @router.get(
+        "/models",
+        dependencies=key("/models"),
+        response_model=schemas.Models,
+        responses=answers(401),
+        summary="The loaded models",
+    )
     async def models() -> dict[str, Any]:
         return {"models": [{**asdict(model), "default": place == 0} for place, model in enumerate(service.models)]}
 
-    @router.get("/healthz", response_model=schemas.Health, summary="Whether the process answers")
+    @router.get("/healthz", response_model=schemas.Health, responses=answers(), summary="Whether the process answers")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @router.get(
         "/readyz",
         response_model=schemas.Health,
-        responses=_problems(503),
+        responses=answers(503),
         summary="Whether a request would be answered",
     )
     async def readyz() -> dict[str, str]:
@@ -64,8 +78,9 @@ def build_router(service: HeadlineService, metrics: Metrics, *, max_article_char
 
     @router.get(
         "/metrics",
+        dependencies=key("/metrics"),
         response_class=Response,
-        responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text"}, **_problems(401)},
+        responses=answers(401, content={"text/plain": {}}),
         summary="Metrics for Prometheus",
     )
     async def prometheus() -> Response:
@@ -143,8 +158,3 @@ def _shown(answer: Answer, request_id: str) -> schemas.HeadlineAnswer:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 1)
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"model": schemas.Problem, "content": content} for status in statuses}

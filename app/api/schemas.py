@@ -10,6 +10,7 @@ ARTICLE = (
     "The rover, which is the most advanced astrobiology laboratory ever sent to another world, will search for signs "
     "of ancient microbial life, collect samples of rock and regolith, and pave the way for human exploration."
 )
+REQUEST_ID = "01JDFZ0V7QW9C3X8R6M2K5T4B1"
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 UNKNOWN_TOLD = 10  # so many unknown fields are named in an error, however many there are
 SCORES = {"rougeL": 42.6}
@@ -133,7 +134,7 @@ class Timing(Example):
 
 
 class HeadlineAnswer(Example):
-    id: Annotated[str, Field(description="The request's id.", examples=["01JDFZ0V7QW9C3X8R6M2K5T4B1"])]
+    id: Annotated[str, Field(description="The request's id.", examples=[REQUEST_ID])]
     model: ModelName
     headlines: Annotated[list[Headline], Field(description="At least one, at most as many as asked for.")]
     article: Article
@@ -173,7 +174,7 @@ class Problem(Example):
     title: Annotated[str, Field(examples=["Unprocessable Content"])]
     status: Annotated[int, Field(examples=[422])]
     detail: Annotated[str, Field(examples=["num_headlines: must be at most 8"])]
-    instance: Annotated[str, Field(description="The request's id.", examples=["01JDFZ0V7QW9C3X8R6M2K5T4B1"])]
+    instance: Annotated[str, Field(description="The request's id.", examples=[REQUEST_ID])]
     errors: Annotated[list[FieldError] | None, Field(description="With 422: what is wrong, field by field.")] = None
 
 

@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from app.api import errors, guard
+from app.api import document, errors, guard
 from app.api.protocol import Protocol
 from app.api.routes import build_router
 from app.serving.metrics import Metrics
@@ -23,6 +23,7 @@ from app.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 TITLE = "Headline service"
+HEAD_SECONDS = 20  # from a connection's start, or its last answer, to the end of the next request's head
 
 
 def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -> FastAPI:
@@ -34,9 +35,15 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
             log.info("ready")
             yield
 
-    router = build_router(service, metrics, max_article_chars=settings.max_article_chars)
-    routes: set[str] = set()
+    keys = settings.keys()
     open_paths = guard.HEALTH | ({"/metrics"} if settings.metrics_open else set())
+    router = build_router(
+        service,
+        metrics,
+        max_article_chars=settings.max_article_chars,
+        open_paths=open_paths if keys else None,
+    )
+    routes: set[str] = set()
     app: FastAPI = FastAPIOffline(  # whose /docs needs nothing from outside
         redoc_url=None,
         redirect_slashes=False,
@@ -44,8 +51,9 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
         description="Headlines from articles, written on this machine.",
         lifespan=lifespan,
         middleware=[
+            Middleware(guard.OriginForm),
             Middleware(guard.Record, metrics=metrics, routes=routes),
-            Middleware(guard.ApiKeys, keys=settings.keys(), open_paths=open_paths),
+            Middleware(guard.ApiKeys, keys=keys, open_paths=open_paths),
             Middleware(
                 guard.BodyRules,
                 max_bytes=settings.max_body_bytes,
@@ -54,11 +62,26 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
         ],
     )
     app.state.metrics = metrics
+    app.openapi = document.with_problems_alone(app.openapi)  # type: ignore[method-assign]
     errors.add_handlers(app)
     app.include_router(router)
     # FastAPI keeps an included router as one; beside it stand /docs and its like.
     routes.update(route.path for route in (*app.routes, *router.routes) if isinstance(route, Route))
     return app
+
+
+def configure(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves `app`."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        http=Protocol,
+        ws="none",
+        server_header=False,
+        timeout_keep_alive=HEAD_SECONDS,
+        timeout_graceful_shutdown=1,  # behind our own grace, in which all was answered
+    )
 
 
 class Server(uvicorn.Server):
@@ -129,15 +152,6 @@ def run(
     metrics = Metrics()
     server: Server
     service = build(metrics, lambda: server.give_up())
-    config = uvicorn.Config(
-        create_app(settings, service, metrics),
-        log_config=None,
-        access_log=False,
-        http=Protocol,
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=1,  # behind our own grace, in which all was answered
-    )
-    server = Server(config, service, grace=settings.shutdown_grace_s)
+    server = Server(configure(create_app(settings, service, metrics)), service, grace=settings.shutdown_grace_s)
     server.run([bound])
     return 1 if server.failed else 0

@@ -1,16 +1,17 @@
-"""The application around a fake model, called in process."""
+"""The application around a fake model, called in process or over a socket."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
-from app.api.server import create_app
+from app.api.server import configure, create_app
 from app.serving.metrics import Metrics
 from app.serving.service import HeadlineService
 from app.settings import Settings
@@ -64,6 +65,37 @@ async def running(*, gpu: dict[str, int] | None = None, **given: Any) -> AsyncIt
     ):
         engine.started.acquire()  # the warm-up's batch
         yield Running(http, engine, service, metrics, app, lost)
+
+
+@contextmanager
+def listening(*, head_seconds: float | None = None, **given: Any) -> Iterator[tuple[int, FakeEngine]]:
+    """The application on a socket, as `headline serve` has uvicorn serve it: its port and its model."""
+    metrics, engine = Metrics(), FakeEngine()
+    service = HeadlineService(fake_model(engine), metrics, max_batch_tokens=8192, max_waiting=64)
+    config = configure(create_app(Settings(**given), service, metrics))
+    config.port = 0
+    if head_seconds is not None:
+        config.timeout_keep_alive = head_seconds  # type: ignore[assignment]
+    server = Listening(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert server.listens.wait(30)
+        engine.started.acquire()  # the warm-up's batch
+        yield server.servers[0].sockets[0].getsockname()[1], engine
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class Listening(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = threading.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.listens.set()
 
 
 def read_slowly(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:

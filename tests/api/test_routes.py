@@ -130,6 +130,42 @@ async def test_the_openapi_document_has_an_example_for_every_body() -> None:
     }
 
 
+async def test_the_openapi_document_has_whole_requests_and_problems() -> None:
+    async with running() as it:
+        document = (await it.http.get("/openapi.json")).json()
+        headline = document["paths"]["/headline"]["post"]
+        for example in headline["requestBody"]["content"]["application/json"]["examples"].values():
+            answer = await it.http.post("/headline", json=example["value"])
+            assert answer.status_code == 200, answer.text
+    for status, answer in headline["responses"].items():
+        if status == "200":
+            continue
+        [(content_type, content)] = answer["content"].items()
+        assert content_type == "application/problem+json"
+        assert content["example"]["status"] == int(status)
+        assert content["example"]["detail"]
+        assert ("errors" in content["example"]) == (status == "422")
+        assert "X-Request-ID" in answer["headers"]
+        assert ("Retry-After" in answer["headers"]) == (status in ("429", "503"))
+
+
+@pytest.mark.parametrize(
+    ("given", "locked"),
+    [
+        ({}, set()),
+        ({"api_keys": "k"}, {"/headline", "/models", "/metrics"}),
+        ({"api_keys": "k", "metrics_open": True}, {"/headline", "/models"}),
+    ],
+)
+async def test_the_openapi_document_tells_which_routes_need_a_key(given: dict[str, object], locked: set[str]) -> None:
+    async with running(**given) as it:
+        document = (await it.http.get("/openapi.json", headers={"Authorization": "Bearer k"})).json()
+    schemes = document["components"].get("securitySchemes", {})
+    assert {scheme["scheme"] for scheme in schemes.values()} == ({"bearer"} if locked else set())
+    needing = {path for path, operations in document["paths"].items() for it in operations.values() if "security" in it}
+    assert needing == locked
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "multipart/form-data; boundary=x", ""])
 async def test_another_content_type_is_415(content_type: str) -> None:
     async with running() as it:
