@@ -73,7 +73,6 @@ class HeadlineTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         if self._average and last:
             self._average.restore(last)
         self.train(resume_from_checkpoint=str(last) if last else None)
-        self._check()
         return self._average.model if self._average else self.accelerator.unwrap_model(self.model)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -59,6 +59,7 @@ class Parrot:
 
     def __init__(self, model: LoadedModel) -> None:
         self.decoding, self._tokenizer = model.engine.decoding, model.tokenizer
+        self.vocabulary = model.engine.vocabulary
         self.batches: list[list[Job]] = []
         self.error: Exception | None = None
 
