@@ -4,6 +4,7 @@ Every example depends on the seed and its own place only, so a training that goe
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class Tokenised(Examples[dict[str, list[int]]]):
     def __init__(self, pairs: Dataset, plan: Plan, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, prefix: str):
         self._pairs, self._plan, self._recipe = pairs, plan, recipe
         self._tokenizer, self._prefix = tokenizer, prefix
-        self._augment = Augment(recipe, self._article)
+        self._augment = Augment(recipe, partial(_any_article, pairs))
         self._hole = mask_token(tokenizer) if recipe.infill else None
         self._before, self._after = marks(tokenizer)
 
@@ -52,10 +53,6 @@ class Tokenised(Examples[dict[str, list[int]]]):
         if self._recipe.supported_only and changed != plain and not self._is_supported(headline, article, limit):
             article, headline = plain
         return self._example(article, headline, limit, self._recipe.max_target_tokens)
-
-    def _article(self, random: np.random.Generator) -> str:
-        """That of any pair."""
-        return str(self._pairs[int(random.integers(len(self._pairs)))]["article"])
 
     def _is_supported(self, headline: str, article: str, limit: int) -> bool:
         """Whether all that the headline names is still in what is seen of the article."""
@@ -89,6 +86,10 @@ class Tokenised(Examples[dict[str, list[int]]]):
     def _framed(self, tokens: list[int]) -> list[int]:
         """The tokens between the marks that the tokenizer sets around a text."""
         return [*self._before, *tokens, *self._after]
+
+
+def _any_article(pairs: Dataset, random: np.random.Generator) -> str:
+    return str(pairs[int(random.integers(len(pairs)))]["article"])
 
 
 def marks(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
