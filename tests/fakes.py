@@ -39,6 +39,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.decoding = SimpleNamespace(num_beams=4, max_new_tokens=8)
+        self.vocabulary = None  # characters are no words: it guards no names
         self.batches: list[list[str]] = []
         self.gpu: dict[str, int] = {}
         self.rests = 0
