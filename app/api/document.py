@@ -41,7 +41,7 @@ REQUESTS: dict[str, Any] = {
             "text": ARTICLE,
             "num_headlines": 3,
             "strategy": "sample",
-            "temperature": 1.2,
+            "temperature": 0.8,
             "top_p": 0.9,
             "seed": 7,
         },

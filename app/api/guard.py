@@ -116,15 +116,16 @@ class ApiKeys:
 class BodyRules:
     """Reads a request's body within its limits of length and time, and sets `request.state.deadline`."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int, request_timeout: float) -> None:
-        """`request_timeout` in seconds; a client may ask for less with X-Request-Timeout-Ms."""
+    def __init__(self, app: ASGIApp, paths: Set[str], max_bytes: int, request_timeout: float) -> None:
+        """`paths`: the routes that take a body; `request_timeout` in seconds, a client may ask for less."""
         self._app = app
+        self._paths = paths
         self._max_bytes = max_bytes
         self._request_timeout = request_timeout
         self._milliseconds = TypeAdapter(Milliseconds)  # reads a header as the routes do
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

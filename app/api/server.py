@@ -56,6 +56,7 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
             Middleware(guard.ApiKeys, keys=keys, open_paths=open_paths),
             Middleware(
                 guard.BodyRules,
+                paths={route.path for route in router.routes if isinstance(route, Route) and "POST" in route.methods},
                 max_bytes=settings.max_body_bytes,
                 request_timeout=settings.request_timeout_ms / 1000,
             ),

@@ -99,6 +99,8 @@ async def test_unknown_route_and_wrong_method() -> None:
         assert_problem(await it.http.get("/headlines"), 404)
         assert_problem(await it.http.post("/nothing", json={}), 404)
         assert_problem(await it.http.post("/headline/", json={"text": ARTICLE}), 404)
+        assert_problem(await it.http.post("/nothing", content=b"no JSON"), 404)
+        assert_problem(await it.http.post("/models", content=b"no JSON"), 405)
         wrong = await it.http.get("/headline")
         assert_problem(wrong, 405)
         assert wrong.headers["Allow"] == "POST"
