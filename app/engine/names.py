@@ -138,7 +138,7 @@ class _Table(NamedTuple):
         most = max(map(len, branches))
         tokens = [[*node, *[NO_TOKEN] * (most - len(node))] for node in branches]
         nodes = [[*node.values(), *[NOWHERE] * (most - len(node))] for node in branches]
-        return cls(torch.tensor(tokens, device=device), torch.tensor(nodes, device=device))
+        return cls(*(torch.tensor(table, dtype=torch.long, device=device) for table in (tokens, nodes)))
 
     def after(self, nodes: Tensor, tokens: Tensor) -> Tensor:
         """The nodes that `tokens` lead to, NOWHERE if they lead off; each [lanes, beams]."""

@@ -141,11 +141,13 @@ def test_names_of_one_article_change_nothing_for_another() -> None:
     assert [[found.tokens for found in one] for one in together] == [[found.tokens for found in one] for one in alone]
 
 
-def test_an_article_without_names_changes_nothing() -> None:
+def test_an_article_may_be_without_names() -> None:
     kind = "byte_level_bpe"
     source = "rain fell all day and the river rose over its banks again"
-    names = Names(article(kind, source), vocabulary(kind))
-    assert names.branches == [{}]
+    assert Names(article(kind, source), vocabulary(kind)).branches == [{}]
+    alone = engine(kind).generate([guarded(kind, source)]).candidates[0]
+    beside = engine(kind).generate([guarded(kind, TEXTS[0]), guarded(kind, source)]).candidates[1]
+    assert [found.tokens for found in alone] == [found.tokens for found in beside]
 
 
 def test_names_need_a_vocabulary() -> None:
