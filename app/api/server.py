@@ -43,6 +43,7 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
         max_article_chars=settings.max_article_chars,
         open_paths=open_paths if keys else None,
     )
+    with_body = {route.path for route in router.routes if isinstance(route, Route) and "POST" in (route.methods or ())}
     routes: set[str] = set()
     app: FastAPI = FastAPIOffline(  # whose /docs needs nothing from outside
         redoc_url=None,
@@ -56,7 +57,7 @@ def create_app(settings: Settings, service: HeadlineService, metrics: Metrics) -
             Middleware(guard.ApiKeys, keys=keys, open_paths=open_paths),
             Middleware(
                 guard.BodyRules,
-                paths={route.path for route in router.routes if isinstance(route, Route) and "POST" in route.methods},
+                paths=with_body,
                 max_bytes=settings.max_body_bytes,
                 request_timeout=settings.request_timeout_ms / 1000,
             ),
