@@ -232,6 +232,9 @@ def train(
     ] = 0.02,
     language: Annotated[str, typer.Option(help="Of the headlines, for the manifest.")] = "en",
     licence: Annotated[str, typer.Option(help="Of the weights, for the manifest.")] = "unknown",
+    decoding: Annotated[
+        list[str] | None, typer.Option(help="length_penalty=2: how the model is to write, where not as its base.")
+    ] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown for the end of the model card.")] = None,
     run: Annotated[
         Path | None,
@@ -253,7 +256,7 @@ def train(
         from app.training import train as training
         from app.training.errors import TrainingError
         from app.training.pairs import Columns
-        from app.training.recipe import Recipe, parse_weights
+        from app.training.recipe import Recipe, parse_decoding, parse_weights
         from app.training.run import Order, Run
     except ModuleNotFoundError as error:
         raise CommandError(f"{error}: install the extra: pip install 'headline-service[train]'") from error
@@ -280,6 +283,7 @@ def train(
             language=language,
             licence=licence,
             notes=_read(notes) if notes else "",
+            decoding=parse_decoding(decoding or []),
             command=f"headline {shlex.join(sys.argv[1:])}",
         )
         published = training.train(

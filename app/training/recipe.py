@@ -1,7 +1,8 @@
 """What a training does, in numbers: every option, its bound and one sentence. Knows nothing but them."""
 
+import json
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -68,3 +69,19 @@ def parse_weights(texts: Sequence[str]) -> dict[str, float]:
         if not equals or not source or not 0 <= weights[source] < float("inf"):
             raise TrainingError(f"a weight is SOURCE=FACTOR, such as wikinews=2, not {text!r}")
     return weights
+
+
+def parse_decoding(texts: Sequence[str]) -> dict[str, Any]:
+    """What "length_penalty=2" says; raises TrainingError."""
+    options = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise TrainingError(
+                f"a decoding option is NAME=VALUE, such as length_penalty=2 or early_stopping=true, not {text!r}"
+            )
+    return options

@@ -4,11 +4,12 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -17,8 +18,9 @@ from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from rich.console import Console
 from safetensors import SafetensorError
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationConfig
 
+from app.engine.decoding import Decoding, DecodingError
 from app.engine.linears import multiplies_bfloat16
 from app.engine.load import load
 from app.engine.memory import keep
@@ -53,6 +55,7 @@ class Publication:
     licence: str
     notes: str = ""  # the end of the model card: what only a person can say
     command: str = ""  # that trained it
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # overrides of the base's
 
 
 def train(
@@ -73,6 +76,7 @@ def train(
     training of many processes the first one publishes; the others get None. Raises TrainingError, StoreError and
     LoadError.
     """
+    _check_decoding(publication.decoding)
     process = PartialState(cpu=_device(device) == "cpu", timeout=PATIENCE)
     order = replace(order, processes=process.num_processes)
     if not process.is_main_process:
@@ -97,6 +101,14 @@ def train(
         scored = _score(_held_out(order, run) if given is None else given, run, draft, device)
         text = card.write(draft, order, publication.command, counts, scored, publication.notes)
         return _publish(run, draft, text, scored, store)
+
+
+def _check_decoding(options: Mapping[str, Any]) -> None:
+    """What no model's search can carry out must not be found when training is over."""
+    try:
+        Decoding.of(GenerationConfig(decoder_start_token_id=0, eos_token_id=1), options)
+    except (DecodingError, TypeError, ValueError) as error:
+        raise TrainingError(f"decoding: {error}") from error
 
 
 def goes_on(run: Run) -> str:
@@ -299,6 +311,7 @@ def _publish(run: Run, draft: Manifest, text: str, scored: Evaluation | None, st
         created=date.today(),
         task_prefix=draft.task_prefix,
         max_source_tokens=draft.max_source_tokens,
+        decoding=draft.decoding,
         scores=scored.scores() if scored else {},
     )
 
@@ -316,6 +329,7 @@ def _draft(order: Order, run: Run, publication: Publication, counts: Mapping[str
         created=date.today(),
         task_prefix=prefix_of(AutoConfig.from_pretrained(run.model)) if prefix is None else prefix,
         max_source_tokens=order.recipe.max_source_tokens,
+        decoding=dict(publication.decoding),
         files={},
     )
 

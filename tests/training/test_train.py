@@ -65,13 +65,27 @@ class Workshop:
         return folder if folder.exists() else save(folder, build("t5"))
 
     def train(
-        self, *, evaluation: Any = (), without: Any = (), device: str = "cpu", name: str = "tiny", **order: Any
+        self,
+        *,
+        evaluation: Any = (),
+        without: Any = (),
+        device: str = "cpu",
+        name: str = "tiny",
+        decoding: Any = None,
+        **order: Any,
     ) -> Path:
         recipe = order.pop("recipe", Recipe(epochs=1, batch=2, precision="float32", max_source_tokens=64))
         given = {"sources": (str(self.pairs),), "base": str(order.pop("base", None) or self.base), "held_out": 0.0}
         published = train(
             Order(recipe=recipe, **(given | order)),
-            Publication(name=name, language="en", licence="CC0-1.0", notes="Only three.", command="headline train it"),
+            Publication(
+                name=name,
+                language="en",
+                licence="CC0-1.0",
+                notes="Only three.",
+                command="headline train it",
+                decoding=decoding or {},
+            ),
             store=self.store,
             run=self.run,
             console=Console(file=self.printed, width=200),
@@ -445,3 +459,18 @@ def test_where_nothing_can_be_written_nothing_begins(workshop: Workshop) -> None
 def test_a_name_that_is_none_is_refused(workshop: Workshop) -> None:
     with pytest.raises(StoreError, match="'Not this' is no name of a model"):
         workshop.train(name="Not this")
+
+
+def test_decoding_options_are_kept_in_the_manifest_and_scored_with(workshop: Workshop) -> None:
+    published = workshop.train(decoding={"num_beams": 2, "length_penalty": 0.5}, evaluation=[workshop.pairs])
+    manifest = verify(published)
+    assert manifest.decoding == {"num_beams": 2, "length_penalty": 0.5}
+    assert "beam 2" in manifest.scores["measured_on"]
+
+
+@pytest.mark.parametrize("options", [{"beams": 2}, {"repetition_penalty": 1.5}, {"max_new_tokens": "many"}])
+def test_what_no_search_can_do_is_refused_before_training(workshop: Workshop, options: dict[str, Any]) -> None:
+    with pytest.raises(TrainingError, match="decoding"):
+        workshop.train(decoding=options)
+    workshop.nothing_half_made()
+    assert not workshop.run.folder.exists()
