@@ -1,8 +1,9 @@
 """A headline's names and numbers are to be its article's: what is none of them costs something while it is written.
 
 A small model slips between two tokens of a rare name, and what comes out is nobody's ("Persever", "Dvoká"): so in the
-middle of a name every other way to go on has its price. And it writes names that it saw in training: so a name begun
-as none of the article's has one too. Prices, not bans: what a model is sure of ("American" for "U.S.") it can pay.
+middle of a name every other way to go on has its price, and so has gluing more to a whole word ("roverance"). And it
+writes names that it saw in training: so a name begun as none of the article's has one too. Prices, not bans: what a
+model is sure of ("American" for "U.S.") it can pay.
 """
 
 import re
@@ -18,34 +19,42 @@ from app.engine.vocabulary import Vocabulary
 from app.headlines.support import beginnings, is_known, key_of
 
 SLIP = 3.0  # nats that it costs to leave a name half written
+GLUE = 10.0  # nats that it costs to write on behind a whole word; a model that copies is sure of what it copies
 INVENTION = 1.0  # nats that it costs to begin one that the article lacks
 NOWHERE = 0  # the node of a text that does not end in the beginning of a name
 NO_TOKEN = -1
+INFLECTIONS = frozenset([b"s", b"es"])  # that a whole word may take
 WORD = re.compile(r"\w+\b(?!\Z)")  # one at the very end may be cut
 Branches = dict[int, int]  # the next token -> the node behind it
 
 
 class Names:
-    """The names and numbers of an article by how they may be written: a tree of their beginnings, nodes from 1 on."""
+    """The names and numbers of an article, and its words that take several tokens, by how they may be written: a tree
+    of their beginnings, nodes from 1 on."""
 
     def __init__(self, tokens: Sequence[int], vocabulary: Vocabulary) -> None:
         """tokens: of the article."""
         text = vocabulary.text(tokens)
-        words = WORD.findall(text)
-        names = {word for word in words if word[0].isupper() or word[0].isdigit()}
-        whole = {word.casefold() for word in words}
-        self.branches: list[Branches] = [{}]  # of each node, those of no name's beginning first
+        words = set(WORD.findall(text))
+        folded = {word.casefold() for word in words}
+        self.branches: list[Branches] = [{}]  # of each node, those of no word's beginning first
         self.bound = [False]  # whether its text must be gone on with: it is a word neither of the article nor at all
+        self.whole = [False]  # whether it is a word of the article
         nodes = {b"": NOWHERE}
-        for name in sorted(names):
-            spelled = name.encode()
+        for word in sorted(words):
+            spelled, is_name = word.encode(), word[0].isupper() or word[0].isdigit()
+            if not is_name and vocabulary.has_word(spelled):
+                continue
             for start, token, end in vocabulary.spellings(spelled):
                 beginning = spelled[:end]
                 if beginning not in nodes:
                     nodes[beginning] = len(self.branches)
                     self.branches.append({})
-                    self.bound.append(not _is_whole(beginning, whole))
-                self.branches[nodes[spelled[:start]]][token] = nodes[beginning]
+                    self.bound.append(False)
+                    self.whole.append(_text(beginning).casefold() in folded)
+                node = nodes[beginning]
+                self.bound[node] |= is_name and not self.whole[node] and not is_known(_text(beginning))
+                self.branches[nodes[spelled[:start]]][token] = node
         openings = _openings(vocabulary)
         self.foreign = [token for key in openings.keys() - beginnings(text) for token in openings[key]]
 
@@ -63,12 +72,9 @@ def _openings(vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tokens) for key, tokens in openings.items()}
 
 
-def _is_whole(beginning: bytes, words: set[str]) -> bool:
-    try:
-        word = beginning.decode()
-    except UnicodeDecodeError:
-        return False
-    return word.casefold() in words or is_known(word)
+def _text(beginning: bytes) -> str:
+    """What no word has where it ends within a character."""
+    return beginning.decode(errors="replace")
 
 
 class Prices:
@@ -80,14 +86,18 @@ class Prices:
         """names: one for each lane; None where they are not guarded."""
         self._table = vocabulary.on(device)
         branches: list[Branches] = [{}]
-        bound, roots = [False], []
+        bound, whole, roots = [False], [False], []
         for known in names:
             before = len(branches) - 1
             moved = [_moved(node, before) for node in known.branches] if known else [{}]
             roots.append(moved[0])
             branches += moved[1:]
             bound += known.bound[1:] if known else []
-        self._cost = torch.tensor(bound, device=device) * SLIP  # [nodes]
+            whole += known.whole[1:] if known else []
+        self._leaving = torch.tensor(bound, device=device) * SLIP  # [nodes], what every token pays
+        self._gluing = torch.tensor(whole, device=device) * GLUE  # [nodes], what those pay that go on with the word
+        inflects = [piece in INFLECTIONS for piece in vocabulary.pieces]
+        self._glue = self._table.is_within_word & ~torch.tensor(inflects, device=device)  # [vocabulary]
         self._branches = _Table.of(branches, device)
         self._roots = _Table.of(roots, device)  # of each lane
         self._lanes = torch.arange(len(names), device=device)[:, None].expand(-1, beams)
@@ -103,16 +113,21 @@ class Prices:
         """
         nodes = self._nodes[:, : logits.shape[1]]
         tokens = self._branches.tokens[nodes]
-        back = (tokens != NO_TOKEN) * self._cost[nodes][..., None]
-        logits -= self._foreign
+        back = (tokens != NO_TOKEN) * self._back(nodes[..., None], tokens)
+        logits -= self._foreign + self._gluing[nodes][..., None] * self._glue
         logits.scatter_add_(-1, tokens.clamp(min=0), back)
-        return self._cost[self._nodes]
+        return self._leaving[self._nodes]
+
+    def _back(self, nodes: Tensor, tokens: Tensor) -> Tensor:
+        """What the right tokens behind the nodes get back of the price."""
+        return self._leaving[nodes] + self._gluing[nodes] * self._glue[tokens]
 
     def changed(self, beams: Tensor, tokens: Tensor) -> Tensor:
         """By how much `apply` raised the logits of `tokens` behind `beams`, each [lanes, chosen]."""
         nodes = self._nodes.gather(1, beams)
-        back = (self._branches.tokens[nodes] == tokens[..., None]).any(-1) * self._cost[nodes]
-        return back - self._foreign[:, 0].gather(1, tokens)
+        right = (self._branches.tokens[nodes] == tokens[..., None]).any(-1)
+        paid = self._foreign[:, 0].gather(1, tokens) + self._gluing[nodes] * self._glue[tokens]
+        return right * self._back(nodes, tokens) - paid
 
     def follow(self, beams: Tensor, tokens: Tensor, before: Tensor | None) -> None:
         """Go on with `tokens` behind `beams`, where `before` stood or nothing did, each [lanes, beams]."""

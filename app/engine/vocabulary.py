@@ -107,6 +107,10 @@ class Vocabulary:
         both = self._tokenizer.encode(f"a {text}", add_special_tokens=False)
         return tuple(both[len(anchor) :])
 
+    def has_word(self, word: bytes) -> bool:
+        """Whether the word is one token behind a blank."""
+        return b" " + word in self._tokens_of
+
     @lru_cache(maxsize=20_000)  # noqa: B019 - a vocabulary lives as long as its model
     def spellings(self, word: bytes) -> tuple[tuple[int, int, int], ...]:
         """Every way to write the word: (start, token, end) for each token that makes word[start:end] of what is written

@@ -87,6 +87,16 @@ def prefix_of(config: Any) -> str:
     return str(tasks.get("summarization", {}).get("prefix", ""))
 
 
+@torch.no_grad()
+def mix(model: PreTrainedModel, base: PreTrainedModel, share: float) -> None:
+    """Move the weights of `model` that share of the way back to those of its base (Wortsman et al. 2022,
+    https://arxiv.org/abs/2109.01903)."""
+    before = base.state_dict()
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point():
+            weight.lerp_(before[name].to(weight), share)
+
+
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
     """Write the model as a transformers folder, its weights as `dtype`, its way of writing as it was."""
     written = GenerationConfig.from_dict(model.generation_config.to_dict())

@@ -29,6 +29,7 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(0, ge=0, lt=1, description="The share of the target given to all other tokens.")
     dropout: float | None = Field(None, ge=0, lt=1, description="Dropout everywhere; as the base has it if not given.")
     average: float = Field(0, ge=0, lt=1, description="Publish the moving average of the weights, of this decay.")
+    base_share: float = Field(0, ge=0, lt=1, description="Publish a mix of the weights with so much of the base's.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="What the products are computed in.")
     save_as: Literal["float32", "float16", "bfloat16"] = Field("float32", description="What the weights are kept in.")
     seed: int = Field(1, ge=0, lt=2**31, description="The same seed gives the same batches.")

@@ -29,7 +29,7 @@ from app.store.files import CARD, appearing, gone_if_empty
 from app.store.manifest import Manifest
 from app.store.store import Store
 from app.training import card
-from app.training.base import Base, load_base, prefix_of, save_model
+from app.training.base import Base, load_base, mix, prefix_of, save_model
 from app.training.errors import TrainingError
 from app.training.evaluate import Evaluation, Pair, choose, evaluate
 from app.training.examples import CHARS_PER_TOKEN, Tokenised
@@ -248,6 +248,8 @@ def _fit(order: Order, run: Run, store: Store, console: Console, device: str, te
     finally:
         shown.stop()
     if trainer.is_world_process_zero():
+        if recipe.base_share:
+            mix(model, _base(order, run, store).model, recipe.base_share)
         with appearing(run.model) as folder:
             save_model(model, base.tokenizer, folder, getattr(torch, recipe.save_as))
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.engine.engine import Engine, Job
-from app.engine.names import INVENTION, SLIP, Names, Prices
+from app.engine.names import GLUE, INVENTION, SLIP, Names, Prices
 from app.engine.search import Wanted
 from app.engine.vocabulary import Vocabulary
 from app.headlines.headline import Limits, Sampling
@@ -63,7 +63,10 @@ def test_a_name_goes_on_for_nothing_and_nothing_else_does(kind: str, name: str, 
         if beginning and not is_known(beginning):
             assert (costs == 0).sum() < 12
             assert costs[costs != 0].min() >= SLIP
-    assert costs_behind(prices_of(kind), kind, [*before, *tokens]).max() <= INVENTION  # whatever follows the whole name
+    after = costs_behind(prices_of(kind), kind, [*before, *tokens])
+    goes_on = words.on(CPU).is_within_word
+    assert after[~goes_on].max() <= INVENTION
+    assert after[goes_on].max() >= GLUE
 
 
 @pytest.mark.parametrize("kind", CASED)
@@ -141,9 +144,24 @@ def test_names_of_one_article_change_nothing_for_another() -> None:
     assert [[found.tokens for found in one] for one in together] == [[found.tokens for found in one] for one in alone]
 
 
+@pytest.mark.parametrize("kind", CASED)
+def test_nothing_but_a_plural_is_glued_to_a_word(kind: str) -> None:
+    source = "A flibbet rose, and the flibbetry fell. Sunak saw the Sun."
+    words = vocabulary(kind)
+    for word, goes_on in (("flibbet", "ry"), ("Sun", "ak")):
+        costs = costs_behind(prices_of(kind, source), kind, words.tokens(word, at_start=False))
+        free = {
+            words.pieces[token]
+            for token in range(words.size)
+            if words.on(CPU).is_within_word[token] and not costs[token]
+        }
+        assert free <= {b"s", b"es", *(goes_on[:end].encode() for end in range(1, 9))}
+        assert {b"s", goes_on[:1].encode()} <= free
+
+
 def test_an_article_may_be_without_names() -> None:
     kind = "byte_level_bpe"
-    source = "rain fell all day and the river rose over its banks again"
+    source = "the to of in and"
     assert Names(article(kind, source), vocabulary(kind)).branches == [{}]
     alone = engine(kind).generate([guarded(kind, source)]).candidates[0]
     beside = engine(kind).generate([guarded(kind, TEXTS[0]), guarded(kind, source)]).candidates[1]
