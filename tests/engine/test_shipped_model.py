@@ -14,7 +14,7 @@ from app.headlines.article import clean
 from tests.engine.test_same_as_generate import references
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "model_store/press-en/1"
+FOLDER = ROOT / "model_store/press-en/2"
 LINES = (ROOT / "tests/data/articles.jsonl").read_text(encoding="utf-8").splitlines()
 TEXTS = [clean(json.loads(line)["text"]) for line in LINES[:12]] + ["Rain.", "The mayor resigned on Monday. " * 90]
 
