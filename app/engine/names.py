@@ -39,11 +39,11 @@ class Names:
         folded = {word.casefold() for word in words}
         self.branches: list[Branches] = [{}]  # of each node, those of no word's beginning first
         self.bound = [False]  # whether its text must be gone on with: it is a word neither of the article nor at all
-        self.whole = [False]  # whether it is a word of the article
+        self.whole = [False]  # whether it is a word of the article that takes several tokens
         nodes = {b"": NOWHERE}
         for word in sorted(words):
             spelled, is_name = word.encode(), word[0].isupper() or word[0].isdigit()
-            if not is_name and vocabulary.has_word(spelled):
+            if not is_name and vocabulary.is_token(spelled):
                 continue
             for start, token, end in vocabulary.spellings(spelled):
                 beginning = spelled[:end]
@@ -51,9 +51,9 @@ class Names:
                     nodes[beginning] = len(self.branches)
                     self.branches.append({})
                     self.bound.append(False)
-                    self.whole.append(_text(beginning).casefold() in folded)
+                    self.whole.append(_text(beginning) in folded and not vocabulary.is_token(beginning))
                 node = nodes[beginning]
-                self.bound[node] |= is_name and not self.whole[node] and not is_known(_text(beginning))
+                self.bound[node] |= is_name and not (_text(beginning) in folded or is_known(_text(beginning)))
                 self.branches[nodes[spelled[:start]]][token] = node
         openings = _openings(vocabulary)
         self.foreign = [token for key in openings.keys() - beginnings(text) for token in openings[key]]
@@ -72,9 +72,19 @@ def _openings(vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tokens) for key, tokens in openings.items()}
 
 
+@lru_cache(maxsize=8)
+def _glue(vocabulary: Vocabulary, device: torch.device) -> Tensor:
+    """Which tokens make something else of a whole word before them, [vocabulary]."""
+    inflects = torch.tensor([piece in INFLECTIONS for piece in vocabulary.pieces], device=device)
+    return vocabulary.on(device).is_within_word & ~inflects
+
+
 def _text(beginning: bytes) -> str:
-    """What no word has where it ends within a character."""
-    return beginning.decode(errors="replace")
+    """Case-folded; none where it ends within a character."""
+    try:
+        return beginning.decode().casefold()
+    except UnicodeDecodeError:
+        return ""
 
 
 class Prices:
@@ -83,7 +93,7 @@ class Prices:
     def __init__(
         self, names: Sequence[Names | None], vocabulary: Vocabulary, *, beams: int, device: torch.device
     ) -> None:
-        """names: one for each lane; None where they are not guarded."""
+        """names: one for each lane; None where they have no say."""
         self._table = vocabulary.on(device)
         branches: list[Branches] = [{}]
         bound, whole, roots = [False], [False], []
@@ -96,8 +106,7 @@ class Prices:
             whole += known.whole[1:] if known else []
         self._leaving = torch.tensor(bound, device=device) * SLIP  # [nodes], what every token pays
         self._gluing = torch.tensor(whole, device=device) * GLUE  # [nodes], what those pay that go on with the word
-        inflects = [piece in INFLECTIONS for piece in vocabulary.pieces]
-        self._glue = self._table.is_within_word & ~torch.tensor(inflects, device=device)  # [vocabulary]
+        self._glue = _glue(vocabulary, device)
         self._branches = _Table.of(branches, device)
         self._roots = _Table.of(roots, device)  # of each lane
         self._lanes = torch.arange(len(names), device=device)[:, None].expand(-1, beams)

@@ -107,7 +107,7 @@ class Vocabulary:
         both = self._tokenizer.encode(f"a {text}", add_special_tokens=False)
         return tuple(both[len(anchor) :])
 
-    def has_word(self, word: bytes) -> bool:
+    def is_token(self, word: bytes) -> bool:
         """Whether the word is one token behind a blank."""
         return b" " + word in self._tokens_of
 
