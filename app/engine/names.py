@@ -50,11 +50,11 @@ class Names:
                 if beginning not in nodes:
                     nodes[beginning] = len(self.branches)
                     self.branches.append({})
-                    self.bound.append(False)
-                    self.whole.append(_text(beginning) in folded and not vocabulary.is_token(beginning))
-                node = nodes[beginning]
-                self.bound[node] |= is_name and not (_text(beginning) in folded or is_known(_text(beginning)))
-                self.branches[nodes[spelled[:start]]][token] = node
+                    text_so_far = _text(beginning)
+                    is_word = text_so_far in folded
+                    self.bound.append(is_name and not (is_word or is_known(text_so_far)))
+                    self.whole.append(is_word and not vocabulary.is_token(beginning))
+                self.branches[nodes[spelled[:start]]][token] = nodes[beginning]
         openings = _openings(vocabulary)
         self.foreign = [token for key in openings.keys() - beginnings(text) for token in openings[key]]
 
@@ -74,9 +74,9 @@ def _openings(vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
 
 @lru_cache(maxsize=8)
 def _glue(vocabulary: Vocabulary, device: torch.device) -> Tensor:
-    """Which tokens make something else of a whole word before them, [vocabulary]."""
+    """1 for the tokens that make something else of a whole word before them, [vocabulary]."""
     inflects = torch.tensor([piece in INFLECTIONS for piece in vocabulary.pieces], device=device)
-    return vocabulary.on(device).is_within_word & ~inflects
+    return (vocabulary.on(device).is_within_word & ~inflects).float()
 
 
 def _text(beginning: bytes) -> str:
@@ -123,7 +123,7 @@ class Prices:
         nodes = self._nodes[:, : logits.shape[1]]
         tokens = self._branches.tokens[nodes]
         back = (tokens != NO_TOKEN) * self._back(nodes[..., None], tokens)
-        logits -= self._foreign + self._gluing[nodes][..., None] * self._glue
+        logits.sub_(self._foreign).addcmul_(self._gluing[nodes][..., None], self._glue, value=-1)
         logits.scatter_add_(-1, tokens.clamp(min=0), back)
         return self._leaving[self._nodes]
 

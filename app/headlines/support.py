@@ -190,6 +190,7 @@ def _is_name(word: re.Match[str], headline: str, *, lenient: bool) -> bool:
     return not (explained and is_common(text))
 
 
+@lru_cache(maxsize=100_000)
 def is_known(word: str) -> bool:
     """Whether English writes the word whatever an article is about: common ones, titles, days, states in short."""
     key = key_of(word)
