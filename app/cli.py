@@ -2,11 +2,13 @@
 
 import inspect
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Timer, main_thread
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -251,6 +253,7 @@ def train(
 
     A training that was stopped, however, goes on when the same command is given again. Needs the extra `train`.
     """
+    _keep_interrupts()
     try:
         from app.engine.load import LoadError
         from app.training import train as training
@@ -303,6 +306,18 @@ def train(
         _fail(f"interrupted; {training.goes_on(place)}", code=130)
     if published:
         print(f"{published}: headline serve --model {name}")
+
+
+def _keep_interrupts() -> None:
+    """An interrupt that comes while some object is taken down, where Python can only ignore it, comes once more."""
+
+    def again(unraisable: Any) -> None:
+        sys.__unraisablehook__(unraisable)
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            # Not at once, or it would be ignored here.
+            Timer(0.1, signal.pthread_kill, (main_thread().ident, signal.SIGINT)).start()
+
+    sys.unraisablehook = again
 
 
 def _read(path: Path) -> str:

@@ -334,3 +334,21 @@ def test_a_name_or_folder_in_use_is_refused(place: Place) -> None:
     (place.folder / "run").mkdir()
     with only_one(place.folder / "run", ""):
         assert "another training runs in" in place.start("run", name="other").failed()
+
+
+def test_an_interrupt_while_an_object_is_taken_down_is_not_lost() -> None:
+    program = """
+import time
+from app.cli import _keep_interrupts
+class Falling:
+    def __del__(self):
+        raise KeyboardInterrupt
+_keep_interrupts()
+Falling()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("here")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
+    assert ended.stdout == "here\n"
