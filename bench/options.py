@@ -9,6 +9,7 @@ names in the search, so that what the option does is seen. Needs the extra `trai
 import argparse
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from app.training.augment import noisy
 from app.training.evaluate import Pair, choose
 from app.training.pairs import read_pairs
 from app.training.scores import Numbers, bootstrap, invention, rouge
+from app.training.writing import search
 
 OPTIONS = {
     "none of these": (),
@@ -39,7 +41,6 @@ OPTIONS = {
     "--label-smoothing 0.1": ("--label-smoothing", "0.1"),
     "--average 0.95": ("--average", "0.95"),
 }
-BATCH = 16  # articles that are written for together
 SEED = 1
 
 
@@ -75,15 +76,7 @@ def outcome(model: LoadedModel, pairs: Sequence[Pair]) -> Outcome:
 
 def _likeliest(model: LoadedModel, articles: Sequence[str]) -> list[str]:
     jobs = [Job(model.tokenizer.read(article).tokens, model.engine.decoding.num_beams) for article in articles]
-    order = sorted(range(len(jobs)), key=lambda place: len(jobs[place].tokens))
-    headlines = [""] * len(jobs)
-    for start in range(0, len(order), BATCH):
-        places = order[start : start + BATCH]
-        for place, found in zip(
-            places, model.engine.generate([jobs[place] for place in places]).candidates, strict=True
-        ):
-            headlines[place] = tidy(model.tokenizer.write(found[0].tokens)) if found else ""
-    return headlines
+    return [tidy(model.tokenizer.write(found[0].tokens)) if found else "" for found in search(model, jobs)]
 
 
 def report(outcomes: dict[str, Outcome], sources: Sequence[Sequence[int]], console: Console) -> None:
@@ -116,9 +109,9 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         read = read_pairs([str(given.evaluation)], cache=Path(temporary) / "evaluation")
         pairs = choose(read.dataset, most=given.most, without=given.without)
-        sources = {
-            pair.source: [place for place, one in enumerate(pairs) if one.source == pair.source] for pair in pairs
-        }
+        sources = defaultdict(list)
+        for place, pair in enumerate(pairs):
+            sources[pair.source].append(place)
         outcomes = {}
         for option, flags in OPTIONS.items():
             with TemporaryDirectory() as folder:

@@ -40,6 +40,7 @@ class Table(NamedTuple):
     def of(cls, pieces: Sequence[bytes], starts: Sequence[bytes]) -> "Table":
         texts = [piece.decode(errors="ignore") for piece in pieces]
         shown = [piece.decode(errors="replace") for piece in pieces]
+        last_words = [_last_word(piece) for piece in pieces]
         return cls(
             chars=torch.tensor([_begins(piece) for piece in pieces]),
             chars_at_start=torch.tensor([_begins(piece.lstrip()) for piece in starts]),
@@ -49,8 +50,10 @@ class Table(NamedTuple):
             continues=torch.tensor(
                 [bool(piece) and (not text or is_word(text[0])) for piece, text in zip(pieces, texts, strict=True)]
             ),
-            ends_word=torch.tensor([bool(_last_word(piece)) for piece in pieces]),
-            is_within_word=torch.tensor([bool(piece) and piece == _last_word(piece) for piece in pieces]),
+            ends_word=torch.tensor([bool(word) for word in last_words]),
+            is_within_word=torch.tensor(
+                [bool(piece) and piece == word for piece, word in zip(pieces, last_words, strict=True)]
+            ),
             is_empty=torch.tensor([not piece for piece in pieces]),
             completes=torch.tensor([_completes(piece) for piece in pieces]),
             is_part=torch.tensor([0 < len(piece) == _completes(piece) for piece in pieces]),

@@ -345,9 +345,11 @@ class HeadlineService:
         """Run the longest article on every model thread, so that memory and kernels are there before the first one."""
         engine, tokenizer = self._model.engine, self._model.tokenizer
         text = "news " * self._model.info.max_source_tokens
-        jobs = [Job(tokenizer.read(article).tokens, engine.decoding.num_beams) for article in (text, PROBE_ARTICLE)]
-        limits = Limits(max_chars=60, avoid=("news",))  # the tables behind them are made on first use
-        jobs.append(Job(tokenizer.read(PROBE_ARTICLE).tokens, LIMIT_BEAMS, 1, Wanted(limits)))
+        longest, probe = tokenizer.read(text).tokens, tokenizer.read(PROBE_ARTICLE).tokens
+        limits = Limits(max_chars=60, avoid=("news",))
+        wanted = Wanted(limits, names=self._model.names(probe))  # the tables behind them are made on first use
+        jobs = [Job(tokens, engine.decoding.num_beams) for tokens in (longest, probe)]
+        jobs.append(Job(probe, LIMIT_BEAMS, 1, wanted))
         loop = asyncio.get_running_loop()
         threads = range(self._model.workers)
         await asyncio.gather(*(loop.run_in_executor(self._model_threads, engine.generate, jobs) for _ in threads))

@@ -24,8 +24,18 @@ def write(model: LoadedModel, articles: Sequence[str], *, progress: Callable[[in
 
     `progress` is told how many more are done. Raises TrainingError where the device fails.
     """
-    jobs = [_job(model, article) for article in articles]
-    headlines = [""] * len(articles)
+    found = search(model, [_job(model, article) for article in articles], progress=progress)
+    return [
+        _best(model, candidates, article) if article else ""
+        for candidates, article in zip(found, articles, strict=True)
+    ]
+
+
+def search(
+    model: LoadedModel, jobs: Sequence[Job], *, progress: Callable[[int], None] = silent
+) -> list[list[Candidate]]:
+    """The candidates of each job, best first. `progress` and errors as of `write`."""
+    found: list[list[Candidate]] = [[] for _ in jobs]
     pool = ThreadPoolExecutor(model.workers, thread_name_prefix="model")
     try:
         running = {
@@ -35,13 +45,13 @@ def write(model: LoadedModel, articles: Sequence[str], *, progress: Callable[[in
         for done in as_completed(running):
             places = running.pop(done)
             for place, candidates in zip(places, done.result().candidates, strict=True):
-                headlines[place] = _best(model, candidates, articles[place]) if articles[place] else ""
+                found[place] = candidates
             progress(len(places))
     except (EngineLost, torch.OutOfMemoryError) as error:
         raise TrainingError(f"the model cannot write on {model.info.device}: {error}") from error
     finally:
         pool.shutdown(cancel_futures=True)  # who is interrupted waits for running batches only
-    return headlines
+    return found
 
 
 def _job(model: LoadedModel, article: str) -> Job:
